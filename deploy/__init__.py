@@ -1,0 +1,1 @@
+"""How Midstream runs: on one machine, in containers, in a cluster."""

@@ -1,0 +1,1 @@
+"""The collector and all that a request meets before Kafka."""

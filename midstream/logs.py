@@ -1,0 +1,51 @@
+"""Structured logs: one line for one thing, to stderr, as text or JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from midstream.settings import Settings
+
+
+def configure_logs(settings: Settings, process: str) -> None:
+    """Set up structlog and the standard library's logging of this process alike."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # Libraries are heard from warning on, unless debugging.
+    for name in ("aiokafka", "faust", "mode", "uvicorn.access", "httpx", "urllib3", "alembic"):
+        logging.getLogger(name).setLevel(level if settings.log_level == "debug" else logging.WARNING)
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return a logger; ``log.info("what.happened", key=value)``."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

@@ -1,0 +1,53 @@
+"""Every metric of every process, declared once. Labels are few and low in cardinality; updates are per batch or block."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+# Collector
+REQUESTS = Counter("midstream_requests", "Telemetry requests, by HTTP status.", ["status"])
+REQUEST_SECONDS = Histogram("midstream_request_seconds", "Time from a request's head to its reply.", buckets=_SECONDS)
+RECEIVED_BATCHES = Counter("midstream_received_batches", "Batches made durable.")
+RECEIVED_EVENTS = Counter("midstream_received_events", "Elements of `events` in batches made durable.")
+RECEIVED_BYTES = Counter("midstream_received_bytes", "Bytes of bodies made durable, as sent.")
+IN_FLIGHT_BYTES = Gauge(
+    "midstream_in_flight_bytes", "Bytes of bodies held by the collector now.", multiprocess_mode="livesum"
+)
+CREDENTIAL_CACHE_ENTRIES = Gauge(
+    "midstream_credential_cache_entries", "Verified tokens remembered.", multiprocess_mode="livesum"
+)
+PRODUCER_REBUILDS = Counter("midstream_producer_rebuilds", "Kafka producers given up after a fatal error and made anew.")
+
+# Validate
+VALIDATED_BATCHES = Counter("midstream_validated_batches", "Batches split and judged.")
+VALIDATED_EVENTS = Counter("midstream_validated_events", "Events judged, by verdict.", ["verdict"])
+DEAD_LETTERS = Counter("midstream_dead_letters", "Dead letters written, by reason code.", ["reason"])
+SEALED_BLOCKS = Counter("midstream_sealed_blocks", "Blocks sealed, by topic.", ["topic"])
+SEALED_ROWS = Histogram(
+    "midstream_sealed_block_rows", "Rows of a sealed block.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+)
+VALIDATE_BUFFER_BYTES = Gauge("midstream_validate_buffer_bytes", "Bytes of event text in blocks not sealed yet.")
+
+# Store
+STORED_EVENTS = Counter("midstream_stored_events", "Events stored, by table.", ["table"])
+DUPLICATE_EVENTS = Counter("midstream_duplicate_events", "Arrivals of a mid that was stored before.")
+REPLAYED_EVENTS = Counter("midstream_replayed_events", "Arrivals seen again inside the pipeline; counted nowhere else.")
+REJECTED_EVENTS = Counter("midstream_rejected_events", "Dead letters stored in `rejects`.")
+RECEIPTS_STORED = Counter("midstream_receipts_stored", "Batches written to `batches`.")
+INSERT_SECONDS = Histogram("midstream_insert_seconds", "Time of one insert, by table.", ["table"], buckets=_SECONDS)
+INSERT_RETRIES = Counter("midstream_insert_retries", "Inserts tried again, by table.", ["table"])
+BLOCK_SECONDS = Histogram("midstream_store_block_seconds", "Time of one block from read to acknowledged.", buckets=_SECONDS)
+VISIBLE_SECONDS = Histogram(
+    "midstream_visible_seconds", "Age of a block's oldest event (by receipt) when it became visible.", buckets=_SECONDS
+)
+DEDUPE_MIDS = Gauge("midstream_dedupe_mids", "Mids held by the dedupe cache, by layer.", ["layer"])
+DEDUPE_BYTES = Gauge("midstream_dedupe_bytes", "Memory held by the dedupe cache.")
+DEDUPE_LOOKUPS = Counter("midstream_dedupe_lookups", "Mids looked up in ClickHouse, by outcome.", ["outcome"])
+DIMENSION_CACHE_ENTRIES = Gauge("midstream_dimension_cache_entries", "Dimension rows held.")
+DIMENSION_LOOKUPS = Counter("midstream_dimension_lookups", "Dimension look-ups, by type and outcome.", ["type", "outcome"])
+UNACCOUNTED_EVENTS = Gauge("midstream_unaccounted_events", "Events received, through the pipeline, and nowhere: 0.")
+LAG_RECORDS = Gauge("midstream_lag_records", "Records of a topic not yet acknowledged by a group.", ["group", "topic"])
+
+FATAL_ERRORS = Counter("midstream_fatal_errors", "Errors that ended a worker, by stage.", ["stage"])

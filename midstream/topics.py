@@ -1,0 +1,48 @@
+"""Kafka topics: names, who writes them, how they are kept. The one place that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+"""Largest value a topic takes, by the collector's limit of an inflated body."""
+
+_OVERHEAD_BYTES = 64 * 1024  # key, headers and the record batch's own frame
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic and the settings it is created with."""
+
+    name: str
+    config: dict[str, str] = field(default_factory=dict)
+
+    def broker_config(self) -> dict[str, str]:
+        """Settings for topic creation.
+
+        LogAppendTime, because Kafka refuses records whose create time is hours ahead, and a client's or
+        a host's clock must not make it refuse a batch.
+        """
+        return {
+            "message.timestamp.type": "LogAppendTime",
+            "max.message.bytes": str(MAX_MESSAGE_BYTES + _OVERHEAD_BYTES),
+            **self.config,
+        }
+
+
+_SEVEN_DAYS_MS = str(7 * 24 * 3600 * 1000)
+
+RAW = Topic("telemetry.raw", {"retention.ms": _SEVEN_DAYS_MS})
+VALID = Topic("telemetry.valid", {"retention.ms": _SEVEN_DAYS_MS})
+DEAD = Topic("telemetry.dead", {"retention.ms": _SEVEN_DAYS_MS})
+DIMENSIONS = Topic("dimensions", {"cleanup.policy": "compact"})
+
+ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS)
+
+GROUP_VALIDATE = "midstream-validate"
+GROUP_STORE = "midstream-store"
+GROUP_RECEIPTS = "midstream-receipts"
+GROUP_DIMENSIONS = "midstream-dimensions"
+
+RECEIPT_HEADER = "receipt"
+"""Header of a ``telemetry.raw`` record: a :class:`midstream.receipt.Receipt` as JSON."""

@@ -1,0 +1,1 @@
+"""The Faust workers and the pure steps they are made of."""

@@ -1,0 +1,1 @@
+"""The read and control side: one API over what the pipeline stored."""
