@@ -1,0 +1,1 @@
+"""The one adapter of ClickHouse: connections, inserts with deduplication tokens, migrations."""

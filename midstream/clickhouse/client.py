@@ -1,0 +1,232 @@
+"""A client of ClickHouse over HTTP, the same for the local engine and for a server.
+
+Nothing here retries by itself but :meth:`ClickHouse.insert_stream`, which repeats the identical body under the identical
+token, so that an answer that was lost costs nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+import pyarrow as pa
+import urllib3
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError as DriverError
+
+from midstream.settings import Settings, SettingsError
+
+# Refusals that say nothing about the data: the environment may mend by itself.
+# Names: ClickHouse's src/Common/ErrorCodes.cpp.
+_ENVIRONMENT_CODES = frozenset(
+    {
+        60,  # UNKNOWN_TABLE (migrations have not run yet)
+        81,  # UNKNOWN_DATABASE
+        159,  # TIMEOUT_EXCEEDED
+        160,  # TOO_SLOW
+        164,  # READONLY
+        192,  # UNKNOWN_USER
+        193,  # WRONG_PASSWORD
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        203,  # NO_FREE_CONNECTION
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        225,  # NO_ZOOKEEPER
+        236,  # ABORTED
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY
+        243,  # NOT_ENOUGH_SPACE
+        252,  # TOO_MANY_PARTS
+        279,  # ALL_CONNECTION_TRIES_FAILED
+        285,  # TOO_FEW_LIVE_REPLICAS
+        286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        394,  # QUERY_WAS_CANCELLED
+        425,  # SYSTEM_ERROR
+        439,  # CANNOT_SCHEDULE_TASK
+        497,  # ACCESS_DENIED
+        516,  # AUTHENTICATION_FAILED
+        999,  # KEEPER_EXCEPTION
+    }
+)
+
+
+class ClickHouseError(Exception):
+    """ClickHouse did not do what was asked.
+
+    Attributes:
+        code: ClickHouse's error number; None when no answer was read (the outcome is then unknown).
+        by_data: True when ClickHouse refused the data or the statement itself, so that a retry changes nothing.
+    """
+
+    def __init__(self, message: str, code: int | None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.by_data = code is not None and code not in _ENVIRONMENT_CODES
+
+
+@dataclass(frozen=True, slots=True)
+class Dsn:
+    """A parsed ``http[s]://user:password@host:port/database``."""
+
+    interface: str
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+
+    def __repr__(self) -> str:
+        return f"Dsn({self.interface}://{self.host}:{self.port}/{self.database})"  # never the password
+
+
+def parse_dsn(dsn: str) -> Dsn:
+    """Parse a DSN; the database defaults to ``midstream``.
+
+    Raises:
+        SettingsError: not of that form.
+    """
+    parts = urlsplit(dsn)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"MIDSTREAM_CLICKHOUSE: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError("MIDSTREAM_CLICKHOUSE: expected http[s]://user:password@host:port/database")
+    return Dsn(
+        parts.scheme,
+        parts.hostname,
+        port or (8443 if parts.scheme == "https" else 8123),
+        unquote(parts.username or "default"),
+        unquote(parts.password or ""),
+        unquote(parts.path.strip("/")) or "midstream",
+    )
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except DriverError as error:
+        code = getattr(error, "code", None)
+        raise ClickHouseError(str(error), code if isinstance(code, int) else None) from error
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise ClickHouseError(f"no answer from ClickHouse: {error}", None) from error
+
+
+class ClickHouse:
+    """A connection pool to one database. Threads may share it; every wait is bounded by ``clickhouse_timeout_ms``."""
+
+    def __init__(self, client: Client, dsn: Dsn) -> None:
+        self._client = client
+        self.dsn = dsn
+
+    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """Run a query; ``{name:Type}`` in it are bound from ``parameters``. Return all rows."""
+        with _own_errors():
+            result: Sequence[Sequence[Any]] = self._client.query(sql, parameters=parameters).result_rows
+            return result
+
+    def named_rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Run a query; return each row as a dict by column."""
+        with _own_errors():
+            return list(self._client.query(sql, parameters=parameters).named_results())
+
+    def arrow(self, sql: str, parameters: dict[str, Any] | None = None) -> pa.Table:
+        """Run a query; return an Arrow table."""
+        with _own_errors():
+            return self._client.query_arrow(sql, parameters=parameters, use_strings=True)
+
+    def row_binary(self, sql: str, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+        """Run a query; yield its result in ClickHouse's RowBinary format, in chunks of at most ``chunk_bytes``."""
+        with _own_errors(), self._client.raw_stream(sql, fmt="RowBinary") as stream:
+            while chunk := stream.read(chunk_bytes):
+                yield chunk
+
+    def command(self, sql: str, settings: dict[str, Any] | None = None, *, use_database: bool = True) -> Any:
+        """Run a statement that returns at most one value."""
+        with _own_errors():
+            return self._client.command(sql, settings=settings, use_database=use_database)
+
+    def insert_stream(
+        self,
+        table: str,
+        columns: Sequence[str],
+        body: bytes,
+        token: str,
+        *,
+        tries: int,
+        before_try: Callable[[int], None],
+    ) -> None:
+        """Insert an Arrow IPC stream as one block under a deduplication token.
+
+        Args:
+            table: name of the table.
+            columns: the stream's columns, in order.
+            body: the Arrow IPC stream; every try sends these bytes.
+            token: the same for the same rows into the same table, whoever inserts them and however often.
+            tries: number of tries.
+            before_try: called with the number of tries already made; may raise to give up (a lease that has run out).
+
+        Raises:
+            ClickHouseError: the last try's error, or at once one that is ``by_data``.
+        """
+        settings = {
+            "insert_deduplication_token": token,
+            "insert_deduplicate": 1,
+            "async_insert": 0,  # the default since ClickHouse 26.2 is 1, which would re-batch the block
+            "max_insert_threads": 1,
+            "input_format_parallel_parsing": 0,
+        }
+        delay_s = 0.1
+        for attempt in range(tries):
+            before_try(attempt)
+            try:
+                with _own_errors():
+                    self._client.raw_insert(table, columns, body, settings=settings, fmt="ArrowStream")
+                return
+            except ClickHouseError as error:
+                if error.by_data or attempt == tries - 1:
+                    raise
+            time.sleep(delay_s)
+            delay_s = min(delay_s * 3, 5.0)
+
+    def is_alive(self) -> bool:
+        """Tell whether ClickHouse answers."""
+        return bool(self._client.ping())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def open_client(settings: Settings, *, database: str | None = None, timeout_ms: int | None = None) -> ClickHouse:
+    """Connect to the ClickHouse of the settings.
+
+    Raises:
+        ClickHouseError: it does not answer, or refuses the credentials.
+        SettingsError: the DSN is malformed.
+    """
+    dsn = parse_dsn(settings.clickhouse_dsn)
+    timeout_s = (timeout_ms or settings.clickhouse_timeout_ms) / 1000
+    with _own_errors():
+        client = clickhouse_connect.get_client(
+            interface=dsn.interface,
+            host=dsn.host,
+            port=dsn.port,
+            username=dsn.user,
+            password=dsn.password,
+            database=database or dsn.database,
+            connect_timeout=min(5, timeout_s),
+            send_receive_timeout=timeout_s,
+            # Concurrent calls of one client raise when they share a session id.
+            autogenerate_session_id=False,
+            compress=False if dsn.host in ("127.0.0.1", "localhost", "::1") else "lz4",
+            query_retries=0,
+        )
+    return ClickHouse(client, dsn)
