@@ -1,0 +1,236 @@
+"""Who sends a request: the bearer token in ``Authorization``, proven by the credential its ``iss`` names.
+
+A token is HS256 with the credential's own secret, or RS256 with the public key the operator put at
+``<MIDSTREAM_JWT_PUBLIC_KEYS>/<iss>.pem``. What the token's header says only chooses between the keys that are
+configured for that ``iss``; each key serves its own algorithm and no other. The role comes from the credential,
+never from a claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from sqlalchemy import Row, bindparam, select
+
+from midstream.logs import get_logger
+from midstream.metrics import CREDENTIAL_CACHE_ENTRIES
+from midstream.registry.credentials import KEY_PATTERN
+from midstream.registry.engine import open_reader, unavailable_as_such
+from midstream.registry.errors import RegistryUnavailable, Unauthorized
+from midstream.registry.keyfile import Cipher
+from midstream.registry.models import Credential
+from midstream.settings import Settings
+
+_log = get_logger(__name__)
+
+_REMEMBER_S = 1.0  # a change of a credential must be seen within this time
+_MAX_REMEMBERED = 10_000
+_MAX_TOKEN_CHARS = 8 * 1024
+_LOOKUP_TIMEOUT_S = 2.0
+_MAX_LOOKUPS_WAITING = 256
+_LOOKUP_THREADS = 4
+
+_CLAIMS_TO_VERIFY = {
+    "verify_signature": True,
+    "verify_exp": True,
+    "verify_nbf": True,
+    # Whatever else a token carries is not for us to judge: the clock of who made it, or whom else it is for.
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+
+_STATEMENT = select(
+    Credential.key,
+    Credential.name,
+    Credential.role,
+    Credential.secret,
+    Credential.channels,
+    Credential.expires_at,
+    Credential.revoked_at,
+).where(Credential.key == bindparam("key"))
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sends a request. ``channels`` empty: any channel."""
+
+    key: str
+    name: str
+    role: str
+    channels: frozenset[str]
+
+    def may_send_for(self, channel: str) -> bool:
+        """Whether the credential may send for ``channel``; a request that names none ("") may be sent."""
+        return not channel or not self.channels or channel in self.channels
+
+
+class Authenticator:
+    """Authenticates requests of one process. Remembers verified tokens for one second, 10,000 at most.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._cipher = Cipher(settings)
+        self._public_keys = settings.jwt_public_keys
+        # SQLite answers in under 0.1 ms, so it is read in the event loop, never waiting for a lock there.
+        self._engine = open_reader(settings, wait_ms=int(_LOOKUP_TIMEOUT_S * 1000))
+        self._local = self._engine.dialect.name == "sqlite"
+        self._instant = open_reader(settings, wait_ms=0) if self._local else None
+        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="registry")
+        self._waiting = 0
+        self._remembered: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+
+    def close(self) -> None:
+        """Close the connections; look-ups under way are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
+        if self._instant is not None:
+            self._instant.dispose()
+        self._remembered.clear()
+        CREDENTIAL_CACHE_ENTRIES.set(0)
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Return who sent a request with this ``Authorization`` header.
+
+        Raises:
+            Unauthorized: no token, or not one of a credential that is active now: 401.
+            RegistryUnavailable: the registry cannot be read now: 503.
+        """
+        if not authorization:
+            raise Unauthorized("no Authorization header")
+        digest = hashlib.blake2b(authorization.encode("utf-8", "surrogatepass"), digest_size=20).digest()
+        now = time.monotonic()
+        held = self._remembered.get(digest)
+        if held is not None:
+            if held[0] > now:
+                return held[1]
+            del self._remembered[digest]
+        token = _token_of(authorization)
+        key, algorithm = _unverified(token)
+        row = await self._look_up(key)
+        principal, seconds_left = self._verify(token, algorithm, row)
+        self._remember(digest, principal, now + min(_REMEMBER_S, seconds_left))
+        return principal
+
+    def _remember(self, digest: bytes, principal: Principal, until: float) -> None:
+        self._remembered[digest] = (until, principal)
+        self._remembered.move_to_end(digest)
+        while len(self._remembered) > _MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        CREDENTIAL_CACHE_ENTRIES.set(len(self._remembered))
+
+    async def _look_up(self, key: str) -> Row[Any]:
+        row: Row[Any] | None
+        if self._instant is not None:
+            try:
+                row = _read(self._instant, key)
+            except RegistryUnavailable:  # locked just now: wait for it in a thread
+                row = await self._look_up_in_thread(key)
+        else:
+            row = await self._look_up_in_thread(key)
+        if row is None:
+            raise Unauthorized("no credential has this iss")
+        return row
+
+    async def _look_up_in_thread(self, key: str) -> Row[Any] | None:
+        if self._waiting >= _MAX_LOOKUPS_WAITING:
+            raise RegistryUnavailable("the registry cannot be read: too many look-ups wait for it")
+        self._waiting += 1
+        try:
+            return await asyncio.wait_for(
+                asyncio.get_running_loop().run_in_executor(self._threads, _read, self._engine, key),
+                _LOOKUP_TIMEOUT_S,
+            )
+        except TimeoutError:
+            raise RegistryUnavailable("the registry cannot be read: no answer in time") from None
+        finally:
+            self._waiting -= 1
+
+    def _verify(self, token: str, algorithm: str, row: Row[Any]) -> tuple[Principal, float]:
+        """Return the principal, and the seconds left until the token or its credential expires."""
+        now = datetime.now(UTC)
+        if row.revoked_at is not None:
+            raise Unauthorized("the credential was revoked")
+        if row.expires_at is not None and row.expires_at <= now:
+            raise Unauthorized("the credential has expired")
+        secret: str | RSAPublicKey | None
+        if algorithm == "HS256":
+            secret = self._cipher.decrypt(row.secret)
+        else:
+            secret = _public_key(self._public_keys, row.key) if algorithm == "RS256" else None
+        if secret is None:
+            raise Unauthorized("the token's algorithm is not configured for this credential")
+        try:
+            claims = jwt.decode(token, secret, algorithms=[algorithm], options=_CLAIMS_TO_VERIFY)  # type: ignore[arg-type]
+        except jwt.PyJWTError as error:
+            raise Unauthorized(f"the token is refused: {type(error).__name__}") from None
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            raise Unauthorized("the token's claims are malformed") from None
+        seconds_left = float("inf")
+        if claims.get("exp") is not None:
+            seconds_left = int(claims["exp"]) - now.timestamp()
+        if row.expires_at is not None:
+            seconds_left = min(seconds_left, (row.expires_at - now).total_seconds())
+        return Principal(row.key, row.name, row.role, frozenset(row.channels)), seconds_left
+
+
+def _token_of(authorization: str) -> str:
+    scheme, _, token = authorization.strip().partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized("the Authorization header holds no bearer token")
+    if len(token) > _MAX_TOKEN_CHARS:
+        raise Unauthorized("the token is too long")
+    return token
+
+
+def _unverified(token: str) -> tuple[str, str]:
+    """Return ``iss`` and ``alg`` of a token that nobody has proven yet."""
+    try:
+        whole = jwt.decode_complete(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        raise Unauthorized("the token is malformed") from None
+    key, algorithm = whole["payload"].get("iss"), whole["header"].get("alg")
+    if not isinstance(key, str) or KEY_PATTERN.fullmatch(key) is None:
+        raise Unauthorized("the token has no iss that could be a credential's")
+    if algorithm not in ("HS256", "RS256"):
+        raise Unauthorized("the token's algorithm is neither HS256 nor RS256")
+    return key, algorithm
+
+
+def _read(engine: Any, key: str) -> Row[Any] | None:
+    with unavailable_as_such(), engine.connect() as connection:
+        row: Row[Any] | None = connection.execute(_STATEMENT, {"key": key}).one_or_none()
+        return row
+
+
+def _public_key(folder: Path | None, key: str) -> RSAPublicKey | None:
+    """Load a credential's public key; ``key`` is one that the registry holds, so it names no other folder."""
+    if folder is None:
+        return None
+    path = folder / f"{key}.pem"
+    try:
+        loaded = load_pem_public_key(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        _log.error("public_key.unreadable", path=str(path), error=type(error).__name__)
+        raise RegistryUnavailable(f"{path} is no readable public key") from None
+    if not isinstance(loaded, RSAPublicKey):
+        _log.error("public_key.not_rsa", path=str(path))
+        raise RegistryUnavailable(f"{path} is no RSA public key")
+    return loaded

@@ -1,0 +1,1 @@
+"""Alembic's environment of the registry. :func:`midstream.registry.migrate.migrate` runs it."""

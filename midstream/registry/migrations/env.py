@@ -1,0 +1,14 @@
+"""Runs the migrations on the connection, and in the transaction, of ``midstream.registry.migrate``."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from midstream.registry.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    transactional_ddl=True,  # Alembic holds SQLite to have none; with the driver's own BEGIN off it has
+)
+context.run_migrations()
