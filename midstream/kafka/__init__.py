@@ -1,0 +1,1 @@
+"""Kafka: what the processes share of it."""

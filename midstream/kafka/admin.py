@@ -1,0 +1,139 @@
+"""The topics of :mod:`midstream.topics`: created where missing, their settings put right, nothing else touched."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+
+from midstream import topics
+from midstream.logs import get_logger
+from midstream.settings import Settings
+
+log = get_logger(__name__)
+
+_RETRY_S = 0.1
+_DYNAMIC_TOPIC_CONFIG = 1  # config_source of Kafka's DescribeConfigs: set on the topic itself
+
+
+class TopicsError(Exception):
+    """The topics are not as they must be; the message says why."""
+
+
+async def ensure_topics(settings: Settings, *, timeout_s: float = 30.0) -> None:
+    """Create the topics that are missing and put right settings that differ from :mod:`midstream.topics`.
+
+    The number of partitions of a topic that is there is never changed: keys would move to other partitions.
+    Settings that were put on a topic by hand and that we do not name are kept.
+
+    Raises:
+        TopicsError: Kafka cannot be reached in time, or refuses.
+    """
+    servers = settings.kafka_servers
+    try:
+        async with asyncio.timeout(timeout_s):
+            admin = await _connect(servers)
+            try:
+                existing = await _partitions_of_topics(admin)
+                await _create_missing(admin, settings, existing)
+                await _wait_for_leaders(admin)
+                await _correct_settings(admin, [topic for topic in topics.ALL if topic.name in existing])
+            finally:
+                await admin.close()
+    except TimeoutError:
+        raise TopicsError(f"Kafka at {servers} has no topics ready after {timeout_s:.0f} s") from None
+    except KafkaError as error:
+        raise TopicsError(f"Kafka at {servers} refuses the topics: {error}") from error
+    for topic in topics.ALL:
+        partitions = existing.get(topic.name, settings.partitions)
+        if partitions != settings.partitions:
+            log.info("topic.partitions_kept", topic=topic.name, partitions=partitions, setting=settings.partitions)
+
+
+async def _connect(servers: str) -> AIOKafkaAdminClient:
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=servers, client_id="midstream-admin", request_timeout_ms=10_000)
+        try:
+            await admin.start()
+        except KafkaConnectionError:
+            await admin.close()
+            await asyncio.sleep(_RETRY_S)
+        except BaseException:
+            await admin.close()
+            raise
+        else:
+            return admin
+
+
+async def _partitions_of_topics(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    return {entry["topic"]: len(entry["partitions"]) for entry in await admin.describe_topics(None)}
+
+
+async def _create_missing(admin: AIOKafkaAdminClient, settings: Settings, existing: dict[str, int]) -> None:
+    missing = [topic for topic in topics.ALL if topic.name not in existing]
+    if not missing:
+        return
+    request = [
+        NewTopic(
+            name=topic.name,
+            num_partitions=settings.partitions,
+            replication_factor=settings.replication_factor,
+            topic_configs=topic.broker_config(),
+        )
+        for topic in missing
+    ]
+    response = await admin.create_topics(request, timeout_ms=10_000)
+    for name, code, *message in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:  # another process may create them at the same time
+            raise TopicsError(f"topic {name} cannot be created: {message[0] if message else error.__name__}")
+    log.info("topics.created", topics=[topic.name for topic in missing], partitions=settings.partitions)
+
+
+async def _wait_for_leaders(admin: AIOKafkaAdminClient) -> None:
+    """Creation is acknowledged by the controller; brokers learn of it a moment later."""
+    names = {topic.name for topic in topics.ALL}
+    while True:
+        led = {
+            entry["topic"]
+            for entry in await admin.describe_topics(sorted(names))
+            if entry["partitions"] and all(partition["leader"] >= 0 for partition in entry["partitions"])
+        }
+        if names <= led:
+            return
+        await asyncio.sleep(_RETRY_S)
+
+
+async def _correct_settings(admin: AIOKafkaAdminClient, present: list[topics.Topic]) -> None:
+    if not present:
+        return
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in present]
+    own: dict[str, dict[str, str]] = {}
+    for response in await admin.describe_configs(resources):
+        for code, message, _kind, name, entries in response.resources:
+            if code:
+                raise TopicsError(f"settings of topic {name} cannot be read: {message or for_code(code).__name__}")
+            own[name] = _set_on_topic(entries)
+    changes = []
+    for topic in present:
+        wanted = topic.broker_config()
+        wrong = {key: value for key, value in wanted.items() if own[topic.name].get(key) != value}
+        if wrong:
+            log.warning("topic.settings_corrected", topic=topic.name, settings=wrong)
+            # AlterConfigs replaces all of a topic's own settings, so those that we do not name go along.
+            merged = own[topic.name] | wanted
+            changes.append(ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=merged))
+    if not changes:
+        return
+    for response in await admin.alter_configs(changes):
+        for code, message, _kind, name in response.resources:
+            if code:
+                raise TopicsError(f"settings of topic {name} cannot be changed: {message or for_code(code).__name__}")
+
+
+def _set_on_topic(entries: list[tuple[Any, ...]]) -> dict[str, str]:
+    """Settings put on the topic itself; an entry is (name, value, read only, source, ...)."""
+    return {entry[0]: entry[1] for entry in entries if entry[3] == _DYNAMIC_TOPIC_CONFIG and entry[1] is not None}
