@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How a log line is written.")
     web_workers: int = Field(2, ge=1, le=64, description="Processes that serve the base URL on one machine.")
+    worker_id: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="Name of this worker among those of its stage, unique. Named, it gets its partitions back after a restart without a rebalance.")
+    kafka_session_timeout_ms: int = Field(10_000, ge=6_000, le=300_000, description="How long Kafka waits for a silent worker before its partitions go to others.")
     partitions: int = Field(2, ge=1, le=1024, description="Partitions of each topic when it is created. The local default is small: each costs inserts.")
     replication_factor: int = Field(1, ge=1, le=7, description="Replication factor of each topic when it is created.")
 

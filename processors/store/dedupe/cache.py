@@ -1,0 +1,64 @@
+"""The dedupe cache of one worker: rebuilt from ClickHouse when partitions are assigned, added to after each insert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from midstream.logs import get_logger
+from midstream.metrics import DEDUPE_BYTES, DEDUPE_LOOKUPS, DEDUPE_MIDS
+from processors.store.dedupe.history import Hashes, History
+from processors.store.dedupe.recent import ARRIVAL_COLUMNS, Arrival, Recent
+from processors.store.dedupe.stored import StoredMids
+
+log = get_logger(__name__)
+
+
+class DedupeCache:
+    """What ClickHouse holds of the assigned partitions, as far as a worker remembers it.
+
+    A mid enters only after the insert that stored it returned, so that a failed insert leaves no trace here.
+    """
+
+    def __init__(self, stored: StoredMids, memory_bytes: int, recent: int) -> None:
+        self._stored = stored
+        self._history = History(memory_bytes)
+        self._recent = Recent(recent)
+
+    def load(self, partitions: Sequence[int], of: int) -> None:
+        """Read the hashes of all stored mids of ``partitions`` (of ``of`` in all) from ClickHouse."""
+        for hashes in self._stored.hashes(partitions, of):
+            self._history.add(hashes)
+        self._publish()
+        log.info("dedupe.loaded", partitions=list(partitions), mids=self._history.sorted_mids + self._history.filtered_mids)
+
+    def maybe_stored(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        """Tell for each hash whether its mid may be stored; False is certain."""
+        return self._history.maybe(hashes)
+
+    def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
+        """Return the arrival that stored each of those mids that are stored: from memory, else from ClickHouse, in one query."""
+        wanted = list(wanted)
+        found = self._recent.find(wanted)
+        missing = [pair for pair in wanted if pair[1] not in found]
+        if missing:
+            asked = self._stored.find(missing)
+            DEDUPE_LOOKUPS.labels("stored").inc(len(asked))
+            DEDUPE_LOOKUPS.labels("unknown").inc(len(missing) - len(asked))
+            found.update(asked)
+        return found
+
+    def add(self, hashes: Hashes, rows: pa.Table) -> None:
+        """Add rows that have been stored."""
+        self._history.add(hashes)
+        self._recent.add(hashes, rows.select(list(ARRIVAL_COLUMNS)))
+        self._publish()
+
+    def _publish(self) -> None:
+        DEDUPE_MIDS.labels("recent").set(len(self._recent))
+        DEDUPE_MIDS.labels("sorted").set(self._history.sorted_mids)
+        DEDUPE_MIDS.labels("filter").set(self._history.filtered_mids)
+        DEDUPE_BYTES.set(self._history.held_bytes + self._recent.held_bytes)

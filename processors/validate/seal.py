@@ -1,0 +1,140 @@
+"""Rows become blocks: one block a partition by mid, sealed by rows, by bytes or by the end of a round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import zstandard
+
+from midstream import topics
+from midstream.columns import VALID
+from midstream.events.judge import Refused
+from midstream.receipt import Receipt
+from midstream.records import encode_record
+from processors.validate.rows import Row
+
+_CHUNK_ROWS = 1_000
+"""Rows kept as Python objects: many live objects make every collection slower, so that each chunk becomes Arrow early."""
+
+_RECEIVED_AT = VALID.get_field_index("received_at")
+_IPC = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), use_threads=False)
+_ZSTD_FROM_BYTES = 64 * 1024
+_DEAD_SEAL_LETTERS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A finished Kafka value and where it goes."""
+
+    topic: str
+    partition: int
+    value: bytes
+    rows: int
+
+
+class ValidBlock:
+    """The open block of one partition of ``telemetry.valid``."""
+
+    def __init__(self, partition: int, seal_rows: int, seal_bytes: int) -> None:
+        self._partition = partition
+        self._seal_rows = seal_rows
+        self._seal_bytes = seal_bytes
+        self._rows: list[Row] = []
+        self._chunks: list[pa.RecordBatch] = []
+        self._chunked_rows = 0
+        self._bytes = 0
+        self._oldest_ms: int | None = None
+
+    def add(self, row: Row, size: int) -> Sealed | None:
+        """Add a row whose event has ``size`` bytes of text; return the block if that fills it."""
+        self._rows.append(row)
+        self._bytes += size
+        if self._bytes >= self._seal_bytes or self._chunked_rows + len(self._rows) >= self._seal_rows:
+            return self.seal()
+        if len(self._rows) >= _CHUNK_ROWS:
+            self._turn_into_arrow()
+        return None
+
+    def _turn_into_arrow(self) -> None:
+        columns = list(zip(*self._rows, strict=True))
+        oldest = min(columns[_RECEIVED_AT])
+        self._oldest_ms = oldest if self._oldest_ms is None else min(self._oldest_ms, oldest)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, VALID, strict=True)]
+        self._chunks.append(pa.RecordBatch.from_arrays(arrays, schema=VALID))
+        self._chunked_rows += len(self._rows)
+        self._rows = []
+
+    def seal(self) -> Sealed | None:
+        """Return what has been added as a finished value and begin anew; None if there is nothing."""
+        if self._rows:
+            self._turn_into_arrow()
+        if not self._chunks:
+            return None
+        rows = self._chunked_rows
+        batch = pa.concat_batches(self._chunks)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, VALID, options=_IPC) as writer:
+            writer.write_batch(batch)
+        value = encode_record(
+            topics.VALID.name,
+            {"rows": rows, "oldest_received_at_ms": self._oldest_ms, "arrow": sink.getvalue().to_pybytes()},
+        )
+        self._chunks, self._chunked_rows, self._bytes, self._oldest_ms = [], 0, 0, None
+        return Sealed(topics.VALID.name, self._partition, value, rows)
+
+
+class DeadBlock:
+    """The open block of dead letters."""
+
+    def __init__(self, partition: int, seal_bytes: int) -> None:
+        self._partition = partition
+        self._seal_bytes = min(seal_bytes, topics.MAX_MESSAGE_BYTES // 4)
+        self._letters: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def add(self, refused: Refused, raw: bytes, receipt: Receipt, index: int) -> list[Sealed]:
+        """Add the dead letter of one event, or of a whole body (``index`` -1); return the blocks that it fills, at most two.
+
+        Long originals are compressed, each by itself, so that one of the largest size still fits a message.
+        """
+        encoding = "identity"
+        if len(raw) > _ZSTD_FROM_BYTES:
+            raw, encoding = zstandard.compress(raw, 3), "zstd"
+        sealed: list[Sealed] = []
+        if self._letters and (self._bytes + len(raw) > self._seal_bytes or len(self._letters) >= _DEAD_SEAL_LETTERS):
+            sealed.append(self._finish())
+        self._bytes += len(raw)
+        self._letters.append(
+            {
+                "scope": "batch" if index < 0 else "event",
+                "code": refused.reason.value,
+                "pointer": refused.pointer,
+                "message": refused.message,
+                "mid": refused.mid,
+                "eid": refused.eid,
+                "did": refused.did or receipt.did,
+                "channel": refused.channel,
+                "batch_id": receipt.batch_id,
+                "event_index": index,
+                "received_at_ms": receipt.received_at_ms,
+                "raw": raw,
+                "raw_encoding": encoding,
+            }
+        )
+        return sealed
+
+    def seal(self) -> Sealed | None:
+        """Return what has been added as a finished value and begin anew; None if there is nothing."""
+        return self._finish() if self._letters else None
+
+    def _finish(self) -> Sealed:
+        sealed = Sealed(
+            topics.DEAD.name,
+            self._partition,
+            encode_record(topics.DEAD.name, {"letters": self._letters}),
+            len(self._letters),
+        )
+        self._letters, self._bytes = [], 0
+        return sealed

@@ -1,0 +1,66 @@
+"""A record of ``telemetry.raw`` into its receipt and the text of each event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import xxhash
+
+from ingest.inflate import InflateError, inflate
+from midstream.envelope import Batch, EnvelopeError, read_envelope
+from midstream.receipt import Receipt, decode_receipt, foreign_receipt
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """What ``validate`` and the receipts need of a Kafka record."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_time_ms: int
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableBatch:
+    """A record that is no batch; the collector lets none through, so it came another way."""
+
+    receipt: Receipt
+    message: str
+
+
+def split_record(record: RawRecord, max_inflated_bytes: int) -> tuple[Receipt, Batch] | UnreadableBatch:
+    """Return the receipt and the events of a record.
+
+    A record without a receipt that can be read gets one that is the same at every reading.
+    """
+    receipt = decode_receipt(record.headers)
+    try:
+        batch = read_envelope(inflate(record.value, max_inflated_bytes))
+    except (InflateError, EnvelopeError) as error:
+        return UnreadableBatch(receipt or _foreign(record, events=1), str(error))
+    if receipt is None:
+        receipt = msgspec.structs.replace(
+            _foreign(record, events=len(batch.events)), did=batch.did, msgid=batch.msgid, sent_at_ms=batch.sent_at_ms
+        )
+    return receipt, batch
+
+
+def _foreign(record: RawRecord, events: int) -> Receipt:
+    return foreign_receipt(
+        record.topic, record.partition, record.offset, record.append_time_ms, len(record.value), events
+    )
+
+
+def partition_of_mid(mid_hash: int, partitions: int) -> int:
+    """Return the partition of ``telemetry.valid`` that all arrivals of a mid go to."""
+    return mid_hash % partitions
+
+
+def hash_mid(mid: str) -> int:
+    """Return xxh3_64 of the mid's UTF-8, which ClickHouse computes as ``xxh3(mid)``."""
+    return xxhash.xxh3_64_intdigest(mid.encode())

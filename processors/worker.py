@@ -1,0 +1,100 @@
+"""What the Faust workers have in common: the app's settings, how it starts, how it dies.
+
+Workers are crash-only: an error that is not answered within a step ends the process, and the supervisor starts it again.
+(An agent that Faust restarts keeps its stream, and the failed offsets stay a hole: robinhood/faust#189, #527.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import faust
+from prometheus_client import start_http_server
+
+from midstream.logs import configure_logs, get_logger
+from midstream.metrics import FATAL_ERRORS
+from midstream.settings import Settings, SettingsError, get_settings
+
+log = get_logger(__name__)
+
+EXIT_CRASH = 70  # EX_SOFTWARE of sysexits.h
+EXIT_CONFIG = 78  # EX_CONFIG
+
+
+def make_app(settings: Settings, group: str, max_poll_records: int) -> faust.App:
+    """Return a Faust app that only consumes: no tables, no web server, no topics of its own."""
+    datadir = settings.home / "faust" / group
+    datadir.parent.mkdir(parents=True, exist_ok=True)  # Faust makes the folder, but not its parent
+    instance = settings.worker_id
+    return faust.App(
+        group,
+        broker=f"kafka://{settings.kafka_servers.replace(',', ';')}",
+        datadir=datadir,
+        store="memory://",
+        value_serializer="raw",
+        key_serializer="raw",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        # True can wait for ever for a stream to be empty at a rebalance.
+        stream_wait_empty=False,
+        stream_buffer_maxsize=max_poll_records,
+        broker_max_poll_records=max_poll_records,
+        broker_commit_interval=1.0,
+        broker_session_timeout=settings.kafka_session_timeout_ms / 1000,
+        broker_heartbeat_interval=settings.kafka_session_timeout_ms / 4000,
+        # A named worker that comes back within the session timeout gets its partitions without a rebalance.
+        consumer_group_instance_id=f"{group}-{instance}" if instance else "",
+        consumer_max_fetch_size=16 * 1024 * 1024,
+        consumer_auto_offset_reset="earliest",
+        logging_config=None,
+        loghandlers=[],
+    )
+
+
+def crash(stage: str, error: BaseException) -> NoReturn:
+    """End this process now; nothing that is not acknowledged counts as done."""
+    FATAL_ERRORS.labels(stage).inc()
+    log.critical("worker.crashed", stage=stage, error=repr(error), exc_info=error)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(EXIT_CRASH)
+
+
+async def or_crash(stage: str, work: Awaitable[None]) -> None:
+    """Await ``work``; any error ends the process. A process's top: the one place that may catch all."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit
+        crash(stage, error)
+
+
+def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) -> None:
+    """Run a worker until it is told to stop.
+
+    Args:
+        stage: its name in logs.
+        make: builds the app; returns it with the port of its metrics.
+    """
+    try:
+        settings = get_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CONFIG)
+    configure_logs(settings, stage)
+    app, metrics_port = make(settings)
+    try:
+        start_http_server(metrics_port, addr="127.0.0.1")
+    except OSError as error:
+        log.critical("metrics.port_unusable", port=metrics_port, error=str(error))
+        sys.exit(EXIT_CONFIG)
+    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None, debug=False)
+    worker.execute_from_commandline()
