@@ -2,8 +2,8 @@
 
 A token is HS256 with the credential's own secret, or RS256 with the public key the operator put at
 ``<MIDSTREAM_JWT_PUBLIC_KEYS>/<iss>.pem``. What the token's header says only chooses between the keys that are
-configured for that ``iss``; each key serves its own algorithm and no other. The role comes from the credential,
-never from a claim.
+configured for that ``iss``; each key serves its own algorithm and no other. The role comes from the
+credential, never from a claim.
 """
 
 from __future__ import annotations

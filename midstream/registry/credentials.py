@@ -1,4 +1,4 @@
-"""Credentials: create, register, rotate, revoke, list. All calls block: from async code, run them in a thread."""
+"""Credentials: create, register, rotate, revoke, list. All calls block: async code runs them in a thread."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Credentials:
         channels: tuple[str, ...] = (),
         expires_at: datetime | None = None,
     ) -> Issued:
-        """Create a credential; ``key`` is ``name`` unless given. A revoked one is made anew, with a new secret.
+        """Create a credential; ``key`` is ``name`` unless given. A revoked one is made anew.
 
         Raises:
             CredentialConflict: a credential of this key is there and not revoked.

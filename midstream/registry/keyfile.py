@@ -65,7 +65,7 @@ class Cipher:
         """Return the secret.
 
         Raises:
-            RegistryUnavailable: the key file is missing, is none, or not the one the secret was encrypted with.
+            RegistryUnavailable: the key file is missing, is none, or not the secret's own.
         """
         try:
             return self._load().decrypt(token).decode()
