@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """Largest value a topic takes, by the collector's limit of an inflated body."""
 
-_OVERHEAD_BYTES = 64 * 1024  # key, headers and the record batch's own frame
+OVERHEAD_BYTES = 64 * 1024
+"""What a record's key, headers and the record batch's own frame may add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Topic:
         """
         return {
             "message.timestamp.type": "LogAppendTime",
-            "max.message.bytes": str(MAX_MESSAGE_BYTES + _OVERHEAD_BYTES),
+            "max.message.bytes": str(MAX_MESSAGE_BYTES + OVERHEAD_BYTES),
             **self.config,
         }
 
