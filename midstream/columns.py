@@ -1,6 +1,7 @@
 """The Arrow schemas of rows inside Kafka blocks, in the order in which they are inserted.
 
-``validate`` writes a block of ``VALID`` rows once; ``store`` drops rows and adds columns, and reads nothing it need not.
+``validate`` writes a block of ``VALID`` rows once; ``store`` drops rows and adds columns, and reads nothing it need
+not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Every metric of every process, declared once. Labels are few and low in cardinality; updates are per batch or block."""
+"""Every metric of every process, declared once. Labels are few and low in cardinality; updates are per batch or
+block."""
 
 from __future__ import annotations
 
@@ -18,7 +19,16 @@ IN_FLIGHT_BYTES = Gauge(
 CREDENTIAL_CACHE_ENTRIES = Gauge(
     "midstream_credential_cache_entries", "Verified tokens remembered.", multiprocess_mode="livesum"
 )
-PRODUCER_REBUILDS = Counter("midstream_producer_rebuilds", "Kafka producers given up after a fatal error and made anew.")
+PRODUCER_REBUILDS = Counter(
+    "midstream_producer_rebuilds", "Kafka producers given up after a fatal error and made anew."
+)
+
+# Api
+DIMENSION_ROWS = Counter("midstream_dimension_rows", "Dimension rows pushed, by type and outcome.", ["type", "outcome"])
+DIMENSION_IN_FLIGHT_BYTES = Gauge(
+    "midstream_dimension_in_flight_bytes", "Bytes of dimension rows on their way to Kafka.", multiprocess_mode="livesum"
+)
+VALIDATIONS = Counter("midstream_validations", "Bodies judged for `POST /v1/validate`.")
 
 # Validate
 VALIDATED_BATCHES = Counter("midstream_validated_batches", "Batches split and judged.")
@@ -26,7 +36,9 @@ VALIDATED_EVENTS = Counter("midstream_validated_events", "Events judged, by verd
 DEAD_LETTERS = Counter("midstream_dead_letters", "Dead letters written, by reason code.", ["reason"])
 SEALED_BLOCKS = Counter("midstream_sealed_blocks", "Blocks sealed, by topic.", ["topic"])
 SEALED_ROWS = Histogram(
-    "midstream_sealed_block_rows", "Rows of a sealed block.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+    "midstream_sealed_block_rows",
+    "Rows of a sealed block.",
+    buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000),
 )
 VALIDATE_BUFFER_BYTES = Gauge("midstream_validate_buffer_bytes", "Bytes of event text in blocks not sealed yet.")
 
@@ -38,7 +50,9 @@ REJECTED_EVENTS = Counter("midstream_rejected_events", "Dead letters stored in `
 RECEIPTS_STORED = Counter("midstream_receipts_stored", "Batches written to `batches`.")
 INSERT_SECONDS = Histogram("midstream_insert_seconds", "Time of one insert, by table.", ["table"], buckets=_SECONDS)
 INSERT_RETRIES = Counter("midstream_insert_retries", "Inserts tried again, by table.", ["table"])
-BLOCK_SECONDS = Histogram("midstream_store_block_seconds", "Time of one block from read to acknowledged.", buckets=_SECONDS)
+BLOCK_SECONDS = Histogram(
+    "midstream_store_block_seconds", "Time of one block from read to acknowledged.", buckets=_SECONDS
+)
 VISIBLE_SECONDS = Histogram(
     "midstream_visible_seconds", "Age of a block's oldest event (by receipt) when it became visible.", buckets=_SECONDS
 )
@@ -46,7 +60,9 @@ DEDUPE_MIDS = Gauge("midstream_dedupe_mids", "Mids held by the dedupe cache, by 
 DEDUPE_BYTES = Gauge("midstream_dedupe_bytes", "Memory held by the dedupe cache.")
 DEDUPE_LOOKUPS = Counter("midstream_dedupe_lookups", "Mids looked up in ClickHouse, by outcome.", ["outcome"])
 DIMENSION_CACHE_ENTRIES = Gauge("midstream_dimension_cache_entries", "Dimension rows held.")
-DIMENSION_LOOKUPS = Counter("midstream_dimension_lookups", "Dimension look-ups, by type and outcome.", ["type", "outcome"])
+DIMENSION_LOOKUPS = Counter(
+    "midstream_dimension_lookups", "Dimension look-ups, by type and outcome.", ["type", "outcome"]
+)
 UNACCOUNTED_EVENTS = Gauge("midstream_unaccounted_events", "Events received, through the pipeline, and nowhere: 0.")
 LAG_RECORDS = Gauge("midstream_lag_records", "Records of a topic not yet acknowledged by a group.", ["group", "topic"])
 

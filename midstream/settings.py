@@ -28,17 +28,29 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MIDSTREAM_", frozen=True, extra="ignore")
 
     # Where things are
-    home: Path = Field(Path(".midstream"), description="Folder of all local data: Kafka's log, ClickHouse's parts, registry, keys.")
+    home: Path = Field(
+        Path(".midstream"), description="Folder of all local data: Kafka's log, ClickHouse's parts, registry, keys."
+    )
     host: str = Field("127.0.0.1", description="Address that the collector and the api listen on.")
     port: Port = Field(8000, description="Port of the base URL: collector and api.")
-    kafka: str = Field("", description="Kafka bootstrap servers, `host:port,...`. Empty: the local Kafka that `make run` starts.")
+    kafka: str = Field(
+        "", description="Kafka bootstrap servers, `host:port,...`. Empty: the local Kafka that `make run` starts."
+    )
     clickhouse: str = Field(
-        "", description="ClickHouse, `http[s]://user:password@host:port/database`. Empty: the local engine that `make run` starts."
+        "",
+        description="ClickHouse, `http[s]://user:password@host:port/database`. Empty: the local engine that `make "
+        "run` starts.",
     )
     clickhouse_cluster: str = Field(
-        "", description="Name of a ClickHouse cluster. Set: tables are Replicated with Distributed ones above. Empty: one server."
+        "",
+        description="Name of a ClickHouse cluster. Set: tables are Replicated with Distributed ones above. Empty: "
+        "one server.",
     )
-    registry: str = Field("", description="SQLAlchemy URL of the registry (credentials, later devices and academies). Empty: a SQLite file in the home.")
+    registry: str = Field(
+        "",
+        description="SQLAlchemy URL of the registry (credentials, later devices and academies). Empty: a SQLite "
+        "file in the home.",
+    )
     local_kafka_port: Port = Field(9092, description="Port of the local Kafka.")
     local_kafka_controller_port: Port = Field(9093, description="Port of the local Kafka's controller.")
     local_clickhouse_port: Port = Field(8123, description="HTTP port of the local ClickHouse engine.")
@@ -49,43 +61,109 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How a log line is written.")
     web_workers: int = Field(2, ge=1, le=64, description="Processes that serve the base URL on one machine.")
-    worker_id: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", description="Name of this worker among those of its stage, unique. Named, it gets its partitions back after a restart without a rebalance.")
-    kafka_session_timeout_ms: int = Field(10_000, ge=6_000, le=300_000, description="How long Kafka waits for a silent worker before its partitions go to others.")
-    partitions: int = Field(2, ge=1, le=1024, description="Partitions of each topic when it is created. The local default is small: each costs inserts.")
+    worker_id: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="Name of this worker among those of its stage, unique. Named, it gets its partitions back after "
+        "a restart without a rebalance.",
+    )
+    kafka_session_timeout_ms: int = Field(
+        10_000,
+        ge=6_000,
+        le=300_000,
+        description="How long Kafka waits for a silent worker before its partitions go to others.",
+    )
+    partitions: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="Partitions of each topic when it is created. The local default is small: each costs inserts.",
+    )
     replication_factor: int = Field(1, ge=1, le=7, description="Replication factor of each topic when it is created.")
 
     # Collector
     max_body_bytes: int = Field(1 * MIB, ge=1 * KIB, description="Largest body as sent; larger is 413.")
-    max_inflated_bytes: int = Field(8 * MIB, ge=1 * KIB, le=8 * MIB, description="Largest body once inflated; larger is 413.")
-    max_in_flight_bytes: int = Field(64 * MIB, ge=1 * MIB, description="Bytes of bodies one collector process holds at once; beyond it 503.")
-    kafka_timeout_ms: int = Field(10_000, ge=100, description="Longest wait for Kafka to acknowledge; after it 503 and the outcome is unknown.")
+    max_inflated_bytes: int = Field(
+        8 * MIB, ge=1 * KIB, le=8 * MIB, description="Largest body once inflated; larger is 413."
+    )
+    max_in_flight_bytes: int = Field(
+        64 * MIB, ge=1 * MIB, description="Bytes of bodies one collector process holds at once; beyond it 503."
+    )
+    kafka_timeout_ms: int = Field(
+        10_000, ge=100, description="Longest wait for Kafka to acknowledge; after it 503 and the outcome is unknown."
+    )
     body_timeout_ms: int = Field(30_000, ge=100, description="Longest wait for a request's whole body; after it 408.")
     drain_timeout_ms: int = Field(10_000, ge=0, description="Longest wait at shutdown for requests under way.")
-    rate_limit_per_s: float = Field(0, ge=0, description="Requests a second and credential in one collector process; beyond it 429. 0: no limit.")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(("*",), description="Origins that browsers may post from, separated by commas; `*` for any.")
-    forwarded_allow_ips: str = Field("", description="Proxies whose X-Forwarded-For is believed, separated by commas. Empty: none.")
-    jwt_public_keys: Path | None = Field(None, description="Folder of RS256 public keys, `<iss>.pem`. A token whose `iss` has a file there may be RS256.")
+    rate_limit_per_s: float = Field(
+        0, ge=0, description="Requests a second and credential in one collector process; beyond it 429. 0: no limit."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), description="Origins that browsers may post from, separated by commas; `*` for any."
+    )
+    forwarded_allow_ips: str = Field(
+        "", description="Proxies whose X-Forwarded-For is believed, separated by commas. Empty: none."
+    )
+    jwt_public_keys: Path | None = Field(
+        None, description="Folder of RS256 public keys, `<iss>.pem`. A token whose `iss` has a file there may be RS256."
+    )
+
+    # Api
+    max_dimension_bytes: int = Field(
+        1 * MIB, ge=1 * KIB, le=4 * MIB, description="Largest JSON text of one object's attributes; larger is 413."
+    )
 
     # Validate
-    schemas: Path | None = Field(None, description="Folder of a deployment's own event schemas, `<eid in lower case>.json`, beside the specification's.")
-    max_event_bytes: int = Field(512 * KIB, ge=1 * KIB, description="Largest event; larger becomes a dead letter EVENT_TOO_LARGE.")
-    max_event_depth: int = Field(64, ge=4, le=512, description="Deepest nesting of an event; deeper becomes a dead letter TOO_DEEP.")
-    seal_interval_ms: int = Field(250, ge=1, le=60_000, description="Longest time an event waits for its block to be sealed.")
+    schemas: Path | None = Field(
+        None,
+        description="Folder of a deployment's own event schemas, `<eid in lower case>.json`, beside the "
+        "specification's.",
+    )
+    max_event_bytes: int = Field(
+        512 * KIB, ge=1 * KIB, description="Largest event; larger becomes a dead letter EVENT_TOO_LARGE."
+    )
+    max_event_depth: int = Field(
+        64, ge=4, le=512, description="Deepest nesting of an event; deeper becomes a dead letter TOO_DEEP."
+    )
+    seal_interval_ms: int = Field(
+        250, ge=1, le=60_000, description="Longest time an event waits for its block to be sealed."
+    )
     seal_rows: int = Field(5_000, ge=1, le=100_000, description="Rows that seal a block at once.")
-    seal_bytes: int = Field(6 * MIB, ge=64 * KIB, le=64 * MIB, description="Bytes of event text that seal a block at once.")
-    max_batches_in_flight: int = Field(500, ge=1, le=10_000, description="Batches that a `validate` worker takes up at once.")
+    seal_bytes: int = Field(
+        6 * MIB, ge=64 * KIB, le=64 * MIB, description="Bytes of event text that seal a block at once."
+    )
+    max_batches_in_flight: int = Field(
+        500, ge=1, le=10_000, description="Batches that a `validate` worker takes up at once."
+    )
     late_after_days: int = Field(400, ge=1, description="An event older than this at receipt is flagged late.")
-    early_after_days: int = Field(1, ge=0, description="An event further in the future than this at receipt is flagged late.")
+    early_after_days: int = Field(
+        1, ge=0, description="An event further in the future than this at receipt is flagged late."
+    )
 
     # Store
-    dedupe_memory_bytes: int = Field(256 * MIB, ge=1 * MIB, description="Bound of the memory a `store` worker holds for mids.")
-    dedupe_recent: int = Field(100_000, ge=1_000, description="Newest mids a `store` worker holds whole, with the arrival that stored each.")
+    dedupe_memory_bytes: int = Field(
+        256 * MIB, ge=1 * MIB, description="Bound of the memory a `store` worker holds for mids."
+    )
+    dedupe_recent: int = Field(
+        100_000, ge=1_000, description="Newest mids a `store` worker holds whole, with the arrival that stored each."
+    )
     dimension_cache_entries: int = Field(200_000, ge=100, description="Dimension rows a `store` worker holds.")
-    dimension_negative_ms: int = Field(30_000, ge=100, description="How long a missing dimension is believed to be missing.")
+    dimension_negative_ms: int = Field(
+        30_000, ge=100, description="How long a missing dimension is believed to be missing."
+    )
     clickhouse_timeout_ms: int = Field(20_000, ge=1_000, description="Longest wait for one answer of ClickHouse.")
-    insert_tries: int = Field(5, ge=1, le=100, description="Tries of one insert, with the identical body, before the worker exits or parks what ClickHouse refuses.")
-    retention_learning_days: int = Field(0, ge=0, description="Days that learning events are kept after receipt. 0: for ever.")
-    retention_operational_days: int = Field(90, ge=0, description="Days that logs, errors and metrics are kept after receipt. 0: for ever.")
+    insert_tries: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="Tries of one insert, with the identical body, before the worker exits or parks what ClickHouse "
+        "refuses.",
+    )
+    retention_learning_days: int = Field(
+        0, ge=0, description="Days that learning events are kept after receipt. 0: for ever."
+    )
+    retention_operational_days: int = Field(
+        90, ge=0, description="Days that logs, errors and metrics are kept after receipt. 0: for ever."
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod

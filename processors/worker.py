@@ -1,7 +1,7 @@
 """What the Faust workers have in common: the app's settings, how it starts, how it dies.
 
-Workers are crash-only: an error that is not answered within a step ends the process, and the supervisor starts it again.
-(An agent that Faust restarts keeps its stream, and the failed offsets stay a hole: robinhood/faust#189, #527.)
+Workers are crash-only: an error that is not answered within a step ends the process, and the supervisor starts it
+again. (An agent that Faust restarts keeps its stream, and the failed offsets stay a hole: robinhood/faust#189, #527.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A client of ClickHouse over HTTP, the same for the local engine and for a server.
 
-Nothing here retries by itself but :meth:`ClickHouse.insert_stream`, which repeats the identical body under the identical
-token, so that an answer that was lost costs nothing.
+Nothing here retries by itself but :meth:`ClickHouse.insert_stream`, which repeats the identical body under the
+identical token, so that an answer that was lost costs nothing.
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ class ClickHouse:
         self._client = client
         self.dsn = dsn
 
-    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
         """Run a query; ``{name:Type}`` in it are bound from ``parameters``. Return all rows."""
         with _own_errors():
-            result: Sequence[Sequence[Any]] = self._client.query(sql, parameters=parameters).result_rows
+            result: Sequence[tuple[Any, ...]] = self._client.query(sql, parameters=parameters).result_rows
             return result
 
     def named_rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -29,8 +29,8 @@ from midstream.settings import Settings
 
 log = get_logger(__name__)
 
-_RECORD_DDL = """CREATE TABLE IF NOT EXISTS @table(schema_migrations) (version UInt32, name String, applied_at DateTime64(3, 'UTC'))
-ENGINE = @engine(ReplacingMergeTree, applied_at) ORDER BY version"""
+_RECORD_DDL = """CREATE TABLE IF NOT EXISTS @table(schema_migrations) (version UInt32, name String, applied_at
+DateTime64(3, 'UTC')) ENGINE = @engine(ReplacingMergeTree, applied_at) ORDER BY version"""
 
 _LEARNING = "learning_events"
 _OPERATIONAL = "operational_events"
@@ -146,11 +146,17 @@ def _run(client: ClickHouse, settings: Settings) -> list[str]:
 
 
 def _set_retention(client: ClickHouse, table: str, days: int, cluster: str) -> None:
-    """Make the table's TTL agree with the setting; by receipt, so that an old event synced today is kept as long as a new one."""
+    """Make the table's TTL agree with the setting; by receipt, so that an old event synced today is kept as long as a
+    new one."""
     name = f"{table}_local" if cluster else table
     on_cluster = f" ON CLUSTER '{cluster}'" if cluster else ""
     wanted = f"toDateTime(received_at) + toIntervalDay({days})" if days else ""
-    ddl = str(client.rows("SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = {name:String}", {"name": name})[0][0])
+    ddl = str(
+        client.rows(
+            "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+            {"name": name},
+        )[0][0]
+    )
     match = re.search(r"\bTTL (.+?) SETTINGS\b", ddl)
     current = match[1].strip() if match else ""
     if current == wanted:

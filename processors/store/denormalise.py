@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from processors.store.dimension_cache import Dimension
+from processors.store.dimension_cache import Entry
 
 COLUMNS = ("user", "device", "content", "location", "flags")
 
@@ -34,7 +34,7 @@ _FLAGS = pa.array(
 class Lookup(Protocol):
     """What :class:`processors.store.dimension_cache.DimensionCache` answers."""
 
-    def get(self, type_: str, ids: Sequence[str]) -> list[Dimension]:
+    def get(self, type_: str, ids: Sequence[str]) -> list[Entry]:
         """Return the objects with these ids, in order."""
 
 
@@ -66,8 +66,8 @@ def _join(lookup: Lookup, type_: str, ids: pa.Array) -> _Joined:
 def denormalise(rows: pa.RecordBatch, lookup: Lookup) -> list[pa.Array]:
     """Return the columns :data:`COLUMNS` for these rows.
 
-    The user is looked up by ``actor_id`` where the actor is a User, the device by ``did``, the content by ``object_id``;
-    the location is the user's, else the device's.
+    The user is looked up by ``actor_id`` where the actor is a User, the device by ``did``, the content by
+    ``object_id``; the location is the user's, else the device's.
     """
     is_user = pc.equal(rows.column("actor_type"), "User")
     user = _join(lookup, "user", pc.if_else(is_user, rows.column("actor_id"), ""))

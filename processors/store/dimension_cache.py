@@ -1,4 +1,4 @@
-"""Dimension rows of one worker: a bounded LRU over ClickHouse, kept fresh by the ``dimensions`` topic.
+"""Entry rows of one worker: a bounded LRU over ClickHouse, kept fresh by the ``dimensions`` topic.
 
 An entry only ever moves to a higher version. What is missing is remembered for a short time only.
 """
@@ -22,7 +22,7 @@ _LOOKUP_CHUNK = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Dimension:
+class Entry:
     """One object as events carry it. ``attributes`` is "" when the object is missing or deleted."""
 
     attributes: str
@@ -36,11 +36,15 @@ class Dimension:
 def derive_location(type_: str, attributes: str) -> str:
     """Return the location that an object's attributes declare, as JSON text, or "".
 
-    A user's ``state`` and ``district`` are the profile's; a device has ``userDeclaredLocation`` and ``ipLocation``, in this order.
+    A user's ``state`` and ``district`` are the profile's; a device has ``userDeclaredLocation`` and ``ipLocation``,
+    in this order.
     """
     if type_ not in ("user", "device") or not attributes:
         return ""
-    parsed = orjson.loads(attributes)
+    try:
+        parsed = orjson.loads(attributes)
+    except orjson.JSONDecodeError:  # a number that only other readers take: the attributes stay, without a location
+        return ""
     candidates = (
         ((parsed, "user-profile"),)
         if type_ == "user"
@@ -70,17 +74,17 @@ class DimensionCache:
         self._negative_s = negative_ms / 1000
         self._clock = clock
         self._lock = threading.Lock()
-        self._entries: OrderedDict[Key, Dimension] = OrderedDict()
-        self._asked: dict[Key, Dimension | None] = {}  # looked up right now; with what Kafka brought meanwhile
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._asked: dict[Key, Entry | None] = {}  # looked up right now; with what Kafka brought meanwhile
 
-    def get(self, type_: str, ids: Sequence[str]) -> list[Dimension]:
+    def get(self, type_: str, ids: Sequence[str]) -> list[Entry]:
         """Return the objects with these ids, in order; those not held are looked up in ClickHouse together.
 
         Raises:
             ClickHouseError: the look-up failed.
         """
         now = self._clock()
-        found: dict[str, Dimension] = {}
+        found: dict[str, Entry] = {}
         missing: list[str] = []
         with self._lock:
             for id_ in ids:
@@ -96,12 +100,13 @@ class DimensionCache:
             found.update(self._look_up(type_, missing))
         return [found[id_] for id_ in ids]
 
-    def _look_up(self, type_: str, ids: list[str]) -> dict[str, Dimension]:
+    def _look_up(self, type_: str, ids: list[str]) -> dict[str, Entry]:
         try:
-            stored: dict[str, Dimension] = {}
+            stored: dict[str, Entry] = {}
             for start in range(0, len(ids), _LOOKUP_CHUNK):
                 rows = self._clickhouse.rows(
-                    "SELECT id, attributes, version, deleted FROM dimensions WHERE type = {type:String} AND id IN {ids:Array(String)}",
+                    "SELECT id, attributes, version, deleted FROM dimensions "
+                    "WHERE type = {type:String} AND id IN {ids:Array(String)}",
                     {"type": type_, "ids": ids[start : start + _LOOKUP_CHUNK]},
                 )
                 for id_, attributes, version, deleted in rows:
@@ -113,8 +118,8 @@ class DimensionCache:
             raise
         DIMENSION_LOOKUPS.labels(type_, "found").inc(len(stored))
         DIMENSION_LOOKUPS.labels(type_, "missing").inc(len(ids) - len(stored))
-        absent = Dimension("", -1, expires_at=self._clock() + self._negative_s)
-        found: dict[str, Dimension] = {}
+        absent = Entry("", -1, expires_at=self._clock() + self._negative_s)
+        found: dict[str, Entry] = {}
         with self._lock:
             for id_ in ids:
                 entry, came = stored.get(id_, absent), self._asked.pop((type_, id_), None)
@@ -125,7 +130,8 @@ class DimensionCache:
         return found
 
     def offer(self, type_: str, id_: str, attributes: str, version: int, deleted: bool) -> None:
-        """Take a row from the ``dimensions`` topic. An object that nobody asked for is not kept: a bulk load must not push out what is used."""
+        """Take a row from the ``dimensions`` topic. An object that nobody asked for is not kept: a bulk load must not
+        push out what is used."""
         key = (type_, id_)
         with self._lock:
             held = self._entries.get(key)
@@ -136,7 +142,7 @@ class DimensionCache:
                 if came is None or version > came.version:
                     self._asked[key] = _entry(type_, attributes, version, deleted)
 
-    def _put(self, key: Key, entry: Dimension) -> None:
+    def _put(self, key: Key, entry: Entry) -> None:
         self._entries[key] = entry
         self._entries.move_to_end(key)
         if len(self._entries) > self._max_entries:
@@ -144,7 +150,7 @@ class DimensionCache:
         DIMENSION_CACHE_ENTRIES.set(len(self._entries))
 
 
-def _entry(type_: str, attributes: str, version: int, deleted: bool) -> Dimension:
+def _entry(type_: str, attributes: str, version: int, deleted: bool) -> Entry:
     if deleted:
-        return Dimension("", version)
-    return Dimension(attributes, version, derive_location(type_, attributes))
+        return Entry("", version)
+    return Entry(attributes, version, derive_location(type_, attributes))

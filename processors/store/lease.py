@@ -1,8 +1,8 @@
 """The right to insert: held while Kafka still counts this worker among its group.
 
-A worker that was frozen (a stopped process, a suspended machine) wakes up after its partitions were given away and, before
-it learns of that, finishes what it was doing. Deduplication tokens make such an insert harmless as far back as ClickHouse
-remembers them; this check keeps an older one from being sent at all.
+A worker that was frozen (a stopped process, a suspended machine) wakes up after its partitions were given away and,
+before it learns of that, finishes what it was doing. Deduplication tokens make such an insert harmless as far back as
+ClickHouse remembers them; this check keeps an older one from being sent at all.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from typing import Any
 
 import faust
 from aiokafka import AIOKafkaProducer
-
-from midstream import topics
 from midstream.events.judge import Judge
 from midstream.events.schemas import load_schemas
+
+from midstream import topics
 from midstream.logs import get_logger
 from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS
 from midstream.settings import Settings
@@ -73,18 +73,17 @@ class Validator:
                 message.value or b"",
                 message.headers or (),
             )
-            for sealed in round_.add(record):
-                sent.append(await self._send(sealed))
+            sent += [await self._send(sealed) for sealed in round_.add(record)]
             # A round may take long; the loop must see to the producer and to rebalances meanwhile.
             await asyncio.sleep(0)
-        for sealed in round_.finish():
-            sent.append(await self._send(sealed))
+        sent += [await self._send(sealed) for sealed in round_.finish()]
         await asyncio.wait_for(asyncio.gather(*sent), self._settings.kafka_timeout_ms / 1000)
         for event in events:
             event.ack()
 
     async def _send(self, sealed: Sealed) -> asyncio.Future[Any]:
-        assert self._producer is not None
+        if self._producer is None:
+            raise RuntimeError("start() comes first")
         SEALED_BLOCKS.labels(sealed.topic).inc()
         SEALED_ROWS.observe(sealed.rows)
         # send() itself waits while the partition's buffer is full.
@@ -100,12 +99,12 @@ def make_validate_app(settings: Settings) -> tuple[faust.App, int]:
     validator = Validator(settings)
     raw = app.topic(topics.RAW.name, key_serializer="raw", value_serializer="raw")
 
-    @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]  # Faust has no types
-    async def connect(sender: Any, **_: Any) -> None:
+    @app.on_rebalance_complete.connect
+    async def connect(*_: Any, **__: Any) -> None:
         if not validator.connected:
             await or_crash("validate", validator.start())
 
-    @app.agent(raw, concurrency=1)  # type: ignore[untyped-decorator]
+    @app.agent(raw, concurrency=1)
     async def validate(stream: Any) -> None:
         async for events in stream.noack_take(settings.max_batches_in_flight, within=settings.seal_interval_ms / 1000):
             await or_crash("validate", validator.run_round(events))

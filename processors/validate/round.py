@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from midstream.codes import Reason
 from midstream.events.judge import Judge, Refused
+
+from midstream.codes import Reason
 from midstream.metrics import DEAD_LETTERS, VALIDATED_BATCHES, VALIDATED_EVENTS
 from midstream.receipt import Receipt
 from midstream.settings import Settings
@@ -61,8 +62,7 @@ class Round:
 
     def finish(self) -> Iterator[Sealed]:
         """Seal and yield what is still open, and count the round."""
-        for block in (*self._blocks, self._dead):
-            sealed = block.seal()
+        for sealed in (*(block.seal() for block in self._blocks), self._dead.seal()):
             if sealed is not None:
                 yield sealed
         VALIDATED_BATCHES.inc(self._batches)

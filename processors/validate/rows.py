@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 import xxhash
-
 from midstream.events.times import normalise_ets, original_ets
+
 from midstream.receipt import Receipt
 
 Row = tuple[Any, ...]
@@ -35,7 +35,8 @@ def _json_text(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a string as it is and "" for everything else: edata of a HEARTBEAT or of a deployment's own event may hold anything."""
+    """Return a string as it is and "" for everything else: edata of a HEARTBEAT or of a deployment's own event may
+    hold anything."""
     return value if value.__class__ is str else ""
 
 

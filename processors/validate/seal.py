@@ -7,16 +7,17 @@ from typing import Any
 
 import pyarrow as pa
 import zstandard
+from midstream.events.judge import Refused
 
 from midstream import topics
 from midstream.columns import VALID
-from midstream.events.judge import Refused
 from midstream.receipt import Receipt
 from midstream.records import encode_record
 from processors.validate.rows import Row
 
 _CHUNK_ROWS = 1_000
-"""Rows kept as Python objects: many live objects make every collection slower, so that each chunk becomes Arrow early."""
+"""Rows kept as Python objects: many live objects make every collection slower, so that each chunk becomes Arrow
+early."""
 
 _RECEIVED_AT = VALID.get_field_index("received_at")
 _IPC = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), use_threads=False)
@@ -95,7 +96,8 @@ class DeadBlock:
         self._bytes = 0
 
     def add(self, refused: Refused, raw: bytes, receipt: Receipt, index: int) -> list[Sealed]:
-        """Add the dead letter of one event, or of a whole body (``index`` -1); return the blocks that it fills, at most two.
+        """Add the dead letter of one event, or of a whole body (``index`` -1); return the blocks that it fills, at
+        most two.
 
         Long originals are compressed, each by itself, so that one of the largest size still fits a message.
         """

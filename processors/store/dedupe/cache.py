@@ -33,14 +33,17 @@ class DedupeCache:
         for hashes in self._stored.hashes(partitions, of):
             self._history.add(hashes)
         self._publish()
-        log.info("dedupe.loaded", partitions=list(partitions), mids=self._history.sorted_mids + self._history.filtered_mids)
+        log.info(
+            "dedupe.loaded", partitions=list(partitions), mids=self._history.sorted_mids + self._history.filtered_mids
+        )
 
     def maybe_stored(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Tell for each hash whether its mid may be stored; False is certain."""
         return self._history.maybe(hashes)
 
     def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
-        """Return the arrival that stored each of those mids that are stored: from memory, else from ClickHouse, in one query."""
+        """Return the arrival that stored each of those mids that are stored: from memory, else from ClickHouse, in
+        one query."""
         wanted = list(wanted)
         found = self._recent.find(wanted)
         missing = [pair for pair in wanted if pair[1] not in found]

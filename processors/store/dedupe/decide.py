@@ -1,8 +1,9 @@
-"""The decision on each row of a block: new, a duplicate, or a replay. The invariant that exactness rests on stands here.
+"""The decision on each row of a block: new, a duplicate, or a replay. The invariant that exactness rests on stands
+here.
 
 A row is new when no arrival of its mid is stored; a duplicate when another arrival is; a replay when its own arrival is
-(the block, or its batch, has been here before). All arrivals of a mid lie in one partition, read by one worker at a time
-in one order; so whoever decides on a record decides alike, and inserts the same rows under the same token.
+(the block, or its batch, has been here before). All arrivals of a mid lie in one partition, read by one worker at a
+time in one order; so whoever decides on a record decides alike, and inserts the same rows under the same token.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ def decide(block: pa.RecordBatch, hashes: Hashes, known: Known) -> Decision:
     replays = 0
     for row in doubtful.tolist():
         mid = mids[row].as_py()
-        own = Arrival(
-            mid, batch_ids[row].as_py(), indices[row].as_py(), receipts[row].as_py(), contents[row].as_py()
-        )
+        own = Arrival(mid, batch_ids[row].as_py(), indices[row].as_py(), receipts[row].as_py(), contents[row].as_py())
         first = stored.get(mid)
         if first is None:
             stored[mid] = own  # new: a later row of this block with the same mid finds it here

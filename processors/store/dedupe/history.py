@@ -27,9 +27,10 @@ def _slot(value: int) -> int:
 class History:
     """A set of hashes that only grows, within ``memory_bytes``.
 
-    Sorted arrays are merged when the next is not much smaller, so that there are few (about log4 of the size) and adding
-    costs little on average. When they outgrow the bound, the largest becomes a Bloom filter (3 bytes a mid instead of 8);
-    when the filters alone outgrow it, nothing is held any more and every hash is a "maybe" (:attr:`saturated`).
+    Sorted arrays are merged when the next is not much smaller, so that there are few (about log4 of the size) and
+    adding costs little on average. When they outgrow the bound, the largest becomes a Bloom filter (3 bytes a mid
+    instead of 8); when the filters alone outgrow it, nothing is held any more and every hash is a "maybe"
+    (:attr:`saturated`).
     """
 
     def __init__(self, memory_bytes: int) -> None:

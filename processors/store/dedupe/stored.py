@@ -13,6 +13,7 @@ from processors.store.route import EVENT_TABLES
 
 _HASH_BYTES = 8
 _LOOKUP_CHUNK = 5_000
+_FIND = "SELECT mid, batch_id, event_index, toUnixTimestamp64Milli(received_at), content_hash"
 
 
 class StoredMids:
@@ -42,11 +43,7 @@ class StoredMids:
             chunk = wanted[start : start + _LOOKUP_CHUNK]
             mids = {mid for _, mid in chunk}
             listed = ",".join(str(int(mid_hash)) for mid_hash, _ in chunk)
-            selects = " UNION ALL ".join(
-                "SELECT mid, batch_id, event_index, toUnixTimestamp64Milli(received_at), content_hash "
-                f"FROM {table} WHERE mid_hash IN ({listed})"  # noqa: S608 - numbers and our own table names
-                for table in EVENT_TABLES
-            )
+            selects = " UNION ALL ".join(f"{_FIND} FROM {table} WHERE mid_hash IN ({listed})" for table in EVENT_TABLES)
             for row in self._clickhouse.rows(selects):
                 if row[0] in mids:  # the whole mid, not its hash, says that it is stored
                     found[row[0]] = Arrival(*row)

@@ -1,0 +1,157 @@
+"""The Faust agents of ``store``, and what runs beside them in the same process: two sinks and the dimension
+listener."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import faust
+
+from midstream import topics
+from midstream.clickhouse.client import ClickHouse, open_client
+from midstream.logs import get_logger
+from midstream.metrics import BLOCK_SECONDS
+from midstream.settings import Settings
+from processors.store.accountant import Accountant
+from processors.store.dedupe.cache import DedupeCache
+from processors.store.dedupe.stored import StoredMids
+from processors.store.dimension_cache import DimensionCache
+from processors.store.dimensions import DIMENSION_TABLE, DIMENSIONS, dimension_rows, listen
+from processors.store.lease import Lease
+from processors.store.receipts import BATCH_TABLE, BATCHES, batch_rows
+from processors.store.route import check_routes
+from processors.store.sink import TableSink
+from processors.store.storer import Storer, StoreRecord
+from processors.worker import make_app, or_crash
+
+log = get_logger(__name__)
+
+_MAX_BLOCKS = 16
+_TAKE_S = 0.1
+_TAKE_DEAD_S = 0.5
+_RECEIPTS_INTERVAL_S = 1.0
+_DIMENSIONS_INTERVAL_S = 0.5
+
+
+class Worker:
+    """The state of one ``store`` process between its agents and tasks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.lease = Lease(settings.kafka_session_timeout_ms)
+        self.clickhouse: ClickHouse = open_client(settings)
+        check_routes(row[0] for row in self.clickhouse.rows("SHOW TABLES"))
+        self.dimensions = DimensionCache(
+            self.clickhouse, settings.dimension_cache_entries, settings.dimension_negative_ms
+        )
+        self.storer = Storer(self.clickhouse, self.dimensions, self.lease, settings.insert_tries)
+        self._cache = self._empty_cache()
+
+    def _empty_cache(self) -> DedupeCache:
+        return DedupeCache(
+            StoredMids(self.clickhouse), self._settings.dedupe_memory_bytes, self._settings.dedupe_recent
+        )
+
+    async def load_cache(self, partitions: Sequence[int], of: int) -> None:
+        """Read what is stored of the assigned partitions; awaited before their records flow."""
+        cache = self._empty_cache()
+        await asyncio.to_thread(cache.load, partitions, of)
+        self._cache = cache
+
+    async def store_valid(self, events: Sequence[Any]) -> None:
+        """Store records of ``telemetry.valid`` and acknowledge them, in order."""
+        cache = self._cache
+        with BLOCK_SECONDS.time():
+            await asyncio.to_thread(self.storer.store_valid, _records(events), cache)
+        for event in events:
+            event.ack()
+
+    async def store_dead(self, events: Sequence[Any]) -> None:
+        """Store records of ``telemetry.dead`` and acknowledge them, in order."""
+        await asyncio.to_thread(self.storer.store_dead, _records(events))
+        for event in events:
+            event.ack()
+
+
+def _records(events: Sequence[Any]) -> list[StoreRecord]:
+    return [
+        StoreRecord(m.topic, m.partition, m.offset, int((m.timestamp or 0) * 1000), m.value or b"")
+        for m in (event.message for event in events)
+    ]
+
+
+def make_store_app(settings: Settings) -> tuple[faust.App, int]:
+    """Return the Faust app of ``store`` and the port of its metrics.
+
+    Raises:
+        ClickHouseError: ClickHouse is away.
+        RouteError: a route leads to no table.
+    """
+    app = make_app(settings, topics.GROUP_STORE, _MAX_BLOCKS * 2)
+    worker = Worker(settings)
+    valid = app.topic(topics.VALID.name, key_serializer="raw", value_serializer="raw")
+    dead = app.topic(topics.DEAD.name, key_serializer="raw", value_serializer="raw")
+
+    # The gate: awaited before partitions are sought and records flow.
+    @app.on_rebalance_complete.connect
+    async def load(*_: Any, **__: Any) -> None:
+        assigned = sorted(tp.partition for tp in app.consumer.assignment() if tp.topic == topics.VALID.name)
+        of = app.consumer.topic_partitions(topics.VALID.name) or 1
+        await or_crash("store", worker.load_cache(assigned, of))
+
+    @app.agent(valid, concurrency=1)
+    async def store(stream: Any) -> None:
+        async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_S):
+            await or_crash("store", worker.store_valid(events))
+
+    @app.agent(dead, concurrency=1)
+    async def bury(stream: Any) -> None:
+        async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_DEAD_S):
+            await or_crash("store", worker.store_dead(events))
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def keep_lease() -> None:
+        await or_crash("store", worker.lease.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def sink_receipts() -> None:
+        sink = TableSink(
+            settings,
+            worker.clickhouse,
+            worker.lease,
+            topic=topics.RAW.name,
+            group=topics.GROUP_RECEIPTS,
+            table=BATCH_TABLE,
+            schema=BATCHES,
+            to_rows=partial(batch_rows, max_inflated_bytes=settings.max_inflated_bytes),
+            interval_s=_RECEIPTS_INTERVAL_S,
+        )
+        await or_crash("store", sink.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def sink_dimensions() -> None:
+        sink = TableSink(
+            settings,
+            worker.clickhouse,
+            worker.lease,
+            topic=topics.DIMENSIONS.name,
+            group=topics.GROUP_DIMENSIONS,
+            table=DIMENSION_TABLE,
+            schema=DIMENSIONS,
+            to_rows=dimension_rows,
+            interval_s=_DIMENSIONS_INTERVAL_S,
+        )
+        await or_crash("store", sink.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def listen_dimensions() -> None:
+        await or_crash("store", listen(settings, worker.dimensions))
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def account() -> None:
+        await or_crash("store", Accountant(settings, worker.clickhouse, worker.lease).run())
+
+    return app, settings.store_metrics_port

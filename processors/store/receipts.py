@@ -1,0 +1,81 @@
+"""Rows of ``batches`` and of ``dimensions`` from their topics, for :class:`processors.store.sink.TableSink`.
+
+``batches`` is written from ``telemetry.raw`` itself, not from what ``validate`` made of it, so that the accounting
+compares two things that do not depend on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from aiokafka.structs import ConsumerRecord
+
+from midstream.metrics import RECEIPTS_STORED
+from midstream.receipt import decode_receipt
+from processors.validate.split import RawRecord, UnreadableBatch, split_record
+
+BATCH_TABLE = "batch_rows"
+
+_MS = pa.timestamp("ms", tz="UTC")
+_TEXT = pa.string()
+
+BATCHES: pa.Schema = pa.schema(
+    [
+        ("batch_id", _TEXT),
+        ("msgid", _TEXT),
+        ("received_at", _MS),
+        ("sent_at", _MS),
+        ("did", _TEXT),
+        ("channel", _TEXT),
+        ("app", _TEXT),
+        ("credential", _TEXT),
+        ("user", _TEXT),
+        ("bytes", pa.uint32()),
+        ("events", pa.uint32()),
+        ("sequence", pa.uint64()),
+        ("collector", _TEXT),
+        ("topic", _TEXT),
+        ("partition", pa.uint32()),
+        ("offset", pa.uint64()),
+        ("source", _TEXT),
+    ]
+)
+
+
+def batch_rows(records: Sequence[ConsumerRecord[Any, Any]], max_inflated_bytes: int) -> list[dict[str, Any]]:
+    """Return a row a record of ``telemetry.raw``. Only a record without the collector's header is opened, to count
+    its events."""
+    rows = []
+    for record in records:
+        receipt = decode_receipt(record.headers)
+        if receipt is None:
+            raw = RawRecord(
+                record.topic, record.partition, record.offset, record.timestamp, record.value or b"", record.headers
+            )
+            split = split_record(raw, max_inflated_bytes)
+            receipt = split.receipt if isinstance(split, UnreadableBatch) else split[0]
+        rows.append(
+            {
+                "batch_id": receipt.batch_id,
+                "msgid": receipt.msgid,
+                "received_at": receipt.received_at_ms,
+                "sent_at": receipt.sent_at_ms,
+                "did": receipt.did,
+                "channel": receipt.channel,
+                "app": receipt.app,
+                "credential": receipt.credential,
+                "user": receipt.user,
+                "bytes": receipt.bytes,
+                "events": receipt.events,
+                "sequence": receipt.sequence,
+                "collector": receipt.collector,
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "source": receipt.source,
+            }
+        )
+    RECEIPTS_STORED.inc(len(rows))
+    return rows

@@ -1,0 +1,106 @@
+"""A plain consumer that turns a topic's records into rows of one table, a block at a time.
+
+For what needs no order and no state beyond the block: batches' receipts and dimensions. Delivery: at least once into
+a table whose view shows one row a key; the offset is committed after the insert.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import ConsumerRecord
+
+from midstream.clickhouse.client import ClickHouse
+from midstream.logs import get_logger
+from midstream.metrics import INSERT_SECONDS
+from midstream.settings import Settings
+from processors.store.lease import Lease
+from processors.store.units import InsertUnit, make_token
+from processors.store.verdicts import to_arrow
+
+log = get_logger(__name__)
+
+_MAX_RECORDS = 5_000
+
+ToRows = Callable[[Sequence[ConsumerRecord[Any, Any]]], list[dict[str, Any]]]
+
+
+class TableSink:
+    """Consumes one topic in a group of its own and inserts into one table."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clickhouse: ClickHouse,
+        lease: Lease,
+        *,
+        topic: str,
+        group: str,
+        table: str,
+        schema: pa.Schema,
+        to_rows: ToRows,
+        interval_s: float,
+    ) -> None:
+        self._settings = settings
+        self._clickhouse = clickhouse
+        self._lease = lease
+        self._topic = topic
+        self._group = group
+        self._table = table
+        self._schema = schema
+        self._to_rows = to_rows
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Consume until cancelled.
+
+        Raises:
+            ClickHouseError, KafkaError: the worker must end and begin again at the committed offsets.
+        """
+        instance = self._settings.worker_id
+        consumer = AIOKafkaConsumer(
+            self._topic,
+            bootstrap_servers=self._settings.kafka_servers,
+            group_id=self._group,
+            group_instance_id=f"{self._group}-{instance}" if instance else None,
+            session_timeout_ms=self._settings.kafka_session_timeout_ms,
+            heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 4,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_bytes=32 * 1024 * 1024,
+            max_partition_fetch_bytes=16 * 1024 * 1024,
+        )
+        await consumer.start()
+        try:
+            while True:
+                taken = await consumer.getmany(timeout_ms=1_000, max_records=_MAX_RECORDS)
+                records = [record for part in taken.values() for record in part]
+                if not records:
+                    continue
+                await asyncio.to_thread(self._insert, records)
+                await consumer.commit({tp: part[-1].offset + 1 for tp, part in taken.items()})
+                # Let records gather: an insert has a fixed cost of milliseconds in ClickHouse.
+                if len(records) < _MAX_RECORDS:
+                    await asyncio.sleep(self._interval_s)
+        finally:
+            await consumer.stop()
+
+    def _insert(self, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
+        rows = self._to_rows(records)
+        if not rows:
+            return
+        unit = InsertUnit(self._table, to_arrow(rows, self._schema), "")
+        body = unit.body()
+        with INSERT_SECONDS.labels(self._table).time():
+            self._clickhouse.insert_stream(
+                self._table,
+                self._schema.names,
+                body,
+                make_token(self._table, body),
+                tries=self._settings.insert_tries,
+                before_try=lambda _: self._lease.check(),
+            )

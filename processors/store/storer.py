@@ -1,0 +1,217 @@
+"""Storing records: the one place where the steps of ``store`` meet ClickHouse. Runs in a thread; knows nothing of
+Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from midstream.clickhouse.client import ClickHouse, ClickHouseError
+from midstream.logs import get_logger
+from midstream.metrics import (
+    DUPLICATE_EVENTS,
+    INSERT_RETRIES,
+    INSERT_SECONDS,
+    REJECTED_EVENTS,
+    REPLAYED_EVENTS,
+    STORED_EVENTS,
+    VISIBLE_SECONDS,
+)
+from midstream.records import RecordError
+from processors.store import verdicts
+from processors.store.block import mid_hashes, read_block
+from processors.store.dedupe.cache import DedupeCache
+from processors.store.dedupe.decide import decide
+from processors.store.dedupe.recent import Arrival
+from processors.store.denormalise import COLUMNS, denormalise
+from processors.store.dimension_cache import DimensionCache
+from processors.store.lease import Lease
+from processors.store.units import InsertUnit, event_units, make_token
+
+log = get_logger(__name__)
+
+_MS = pa.timestamp("ms", tz="UTC")
+_EXTRA = ("stored_at", *COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecord:
+    """What ``store`` needs of a Kafka record."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_time_ms: int
+    value: bytes
+
+
+def now_ms() -> int:
+    """Epoch milliseconds of the system clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Storer:
+    """Stores blocks of events and of dead letters. When a call returns, all that it was given is in ClickHouse."""
+
+    def __init__(
+        self,
+        clickhouse: ClickHouse,
+        dimensions: DimensionCache,
+        lease: Lease,
+        insert_tries: int,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        self._clickhouse = clickhouse
+        self._dimensions = dimensions
+        self._lease = lease
+        self._insert_tries = insert_tries
+        self._clock_ms = clock_ms
+        # The tables of one record are inserted side by side: an insert is mostly waiting.
+        self._inserts = ThreadPoolExecutor(max_workers=4, thread_name_prefix="insert")
+
+    def store_valid(self, records: Sequence[StoreRecord], cache: DedupeCache) -> None:
+        """Store records of ``telemetry.valid``, in order.
+
+        Raises:
+            ClickHouseError: the environment does not let it; nothing of the record under way may be acknowledged.
+            LeaseLostError: this worker stood still too long.
+        """
+        duplicates: list[dict[str, Any]] = []
+        rejects: list[dict[str, Any]] = []
+        for record in records:
+            self._store_block(record, cache, duplicates, rejects)
+        values = [record.value for record in records]
+        # These views are exact whatever the unit of insert, so one insert serves all records of the call.
+        self._insert_verdicts(verdicts.DUPLICATE_TABLE, verdicts.DUPLICATES, duplicates, values)
+        self._insert_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rejects, values)
+        DUPLICATE_EVENTS.inc(len(duplicates))
+        REJECTED_EVENTS.inc(len(rejects))
+
+    def store_dead(self, records: Sequence[StoreRecord]) -> None:
+        """Store records of ``telemetry.dead`` in ``rejects``. Raises as :meth:`store_valid`."""
+        rows: list[dict[str, Any]] = []
+        for record in records:
+            try:
+                rows += verdicts.reject_rows(record.value, self._clock_ms())
+            except RecordError as error:
+                rows.append(self._poison(record, error))
+        self._insert_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rows, [record.value for record in records])
+        REJECTED_EVENTS.inc(len(rows))
+
+    def _store_block(
+        self, record: StoreRecord, cache: DedupeCache, duplicates: list[dict[str, Any]], rejects: list[dict[str, Any]]
+    ) -> None:
+        try:
+            block = read_block(record.value)
+        except RecordError as error:
+            rejects.append(self._poison(record, error))
+            return
+        hashes = mid_hashes(block)
+        decision = decide(block, hashes, cache)
+        all_new = len(decision.new) == block.num_rows
+        new = block if all_new else block.take(pa.array(decision.new))
+        if new.num_rows:
+            stored_at = pa.array([self._clock_ms()] * new.num_rows, _MS)
+            units = event_units(new, _EXTRA, [stored_at, *denormalise(new, self._dimensions)], record.value)
+            parked: set[tuple[str, int]] = set()
+            for letters in self._inserts.map(self._insert_events, units):
+                rejects += letters
+                parked |= {(letter["batch_id"], letter["event_index"]) for letter in letters}
+            self._remember(cache, new, hashes if all_new else hashes[decision.new], parked)
+            VISIBLE_SECONDS.observe((self._clock_ms() - _oldest_ms(new)) / 1000)
+        if decision.duplicates:
+            differs = self._differs(block, decision.duplicates)
+            duplicates += verdicts.duplicate_rows(block, decision.duplicates, differs, self._clock_ms())
+        REPLAYED_EVENTS.inc(decision.replays)
+
+    def _remember(self, cache: DedupeCache, new: pa.RecordBatch, hashes: Any, parked: set[tuple[str, int]]) -> None:
+        """Add to the cache what has been stored; what was parked has not."""
+        rows = pa.Table.from_batches([new])
+        if parked:
+            arrivals = zip(new.column("batch_id").to_pylist(), new.column("event_index").to_pylist(), strict=True)
+            kept = [index for index, arrival in enumerate(arrivals) if arrival not in parked]
+            rows, hashes = rows.take(pa.array(kept, pa.int64())), hashes[kept]
+        cache.add(hashes, rows)
+
+    def _insert_events(self, unit: InsertUnit) -> list[dict[str, Any]]:
+        """Insert a unit. Rows that ClickHouse refuses for their content come back as rows of ``rejects``, one by one:
+        no neighbour is lost."""
+        try:
+            self._insert(unit)
+        except ClickHouseError as error:
+            if not error.by_data:
+                raise
+            if unit.rows.num_rows == 1:
+                log.error("store.event_parked", table=unit.table, error=str(error)[:500])
+                return [verdicts.poison_event(unit.rows, str(error), self._clock_ms())]
+            left, right = unit.halves()
+            return self._insert_events(left) + self._insert_events(right)
+        STORED_EVENTS.labels(unit.table).inc(unit.rows.num_rows)
+        return []
+
+    def _insert_verdicts(self, table: str, schema: pa.Schema, rows: list[dict[str, Any]], values: list[bytes]) -> None:
+        if rows:
+            self._insert(InsertUnit(table, verdicts.to_arrow(rows, schema), make_token(table, *values)))
+
+    def _insert(self, unit: InsertUnit) -> None:
+        def before_try(tries: int) -> None:
+            self._lease.check()
+            if tries:
+                INSERT_RETRIES.labels(unit.table).inc()
+                log.warning("insert.retried", table=unit.table, tries=tries)
+
+        with INSERT_SECONDS.labels(unit.table).time():
+            self._clickhouse.insert_stream(
+                unit.table,
+                unit.rows.schema.names,
+                unit.body(),
+                unit.token,
+                tries=self._insert_tries,
+                before_try=before_try,
+            )
+
+    def _differs(self, block: pa.RecordBatch, found: list[tuple[int, Arrival]]) -> list[bool]:
+        """Tell for each duplicate whether its content is another than the stored event's; spacing and order of keys
+        do not count."""
+        contents, mids, raws = block.column("content_hash"), block.column("mid"), block.column("raw")
+        doubtful = [mids[row].as_py() for row, first in found if contents[row].as_py() != first.content_hash]
+        stored: dict[str, str] = {}
+        if doubtful:
+            sql = "SELECT mid, raw FROM events WHERE mid IN {mids:Array(String)}"
+            stored = dict(self._clickhouse.rows(sql, {"mids": sorted(set(doubtful))}))
+        differs = []
+        for row, first in found:
+            same = contents[row].as_py() == first.content_hash
+            if not same and (raw := stored.get(first.mid)) is not None:
+                same = orjson.loads(raw) == orjson.loads(raws[row].as_py())
+            differs.append(not same)
+        return differs
+
+    def _poison(self, record: StoreRecord, error: RecordError) -> dict[str, Any]:
+        log.error(
+            "store.record_parked",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            error=str(error),
+        )
+        return verdicts.poison_record(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.append_time_ms,
+            record.value,
+            str(error),
+            self._clock_ms(),
+        )
+
+
+def _oldest_ms(rows: pa.RecordBatch) -> int:
+    oldest: int = pa.compute.min(rows.column("received_at")).cast(pa.int64()).as_py()
+    return oldest

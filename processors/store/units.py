@@ -1,0 +1,86 @@
+"""Insert units: the rows that go to one table together, their body and their token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from processors.store.route import route
+
+# Uncompressed: ClickHouse is on this machine or in this rack, and lz4 costs more CPU than it saves there.
+_IPC = pa.ipc.IpcWriteOptions(use_threads=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InsertUnit:
+    """Rows for one table. The same record always makes the same units, as far as their rows are concerned."""
+
+    table: str
+    rows: pa.RecordBatch
+    token: str
+
+    def body(self) -> bytes:
+        """Return the rows as an Arrow IPC stream."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.rows.schema, options=_IPC) as writer:
+            writer.write_batch(self.rows)
+        body: bytes = sink.getvalue().to_pybytes()
+        return body
+
+    def halves(self) -> tuple[InsertUnit, InsertUnit]:
+        """Split in two, for finding the row that ClickHouse refuses; the tokens are as reproducible as this unit's."""
+        middle = self.rows.num_rows // 2
+        return (
+            InsertUnit(self.table, self.rows.slice(0, middle), f"{self.token}/0"),
+            InsertUnit(self.table, self.rows.slice(middle), f"{self.token}/1"),
+        )
+
+
+def make_token(table: str, *values: bytes) -> str:
+    """Return the deduplication token of a table's rows made from these Kafka values.
+
+    From the value, never from an offset: offsets repeat when a topic is made anew.
+    """
+    digest = xxhash.xxh3_128()
+    for value in values:
+        digest.update(value)
+    return f"{digest.hexdigest()}/{table}"
+
+
+def split_by_table(eids: pa.Array) -> Iterator[tuple[str, npt.NDArray[np.int64] | None]]:
+    """Yield each table that these events go to with the indices of its rows; None instead when all go to one."""
+    encoded = eids.dictionary_encode()
+    tables = [route(eid) for eid in encoded.dictionary.to_pylist()]
+    distinct = sorted(set(tables))
+    if len(distinct) == 1:
+        yield distinct[0], None
+        return
+    number = np.array([distinct.index(table) for table in tables], dtype=np.int64)
+    by_row = number[encoded.indices.to_numpy()]
+    for index, table in enumerate(distinct):
+        yield table, np.flatnonzero(by_row == index)
+
+
+def event_units(
+    rows: pa.RecordBatch, extra_names: Sequence[str], extra: Sequence[pa.Array], value: bytes
+) -> list[InsertUnit]:
+    """Return the units of a block's new rows.
+
+    Args:
+        rows: the rows that are new.
+        extra_names: names of the columns that ``store`` adds.
+        extra: these columns.
+        value: the Kafka value that the block came in.
+    """
+    if rows.num_rows == 0:
+        return []
+    wide = pa.RecordBatch.from_arrays([*rows.columns, *extra], names=[*rows.schema.names, *extra_names])
+    return [
+        InsertUnit(table, wide if indices is None else wide.take(pa.array(indices)), make_token(table, value))
+        for table, indices in split_by_table(rows.column("eid"))
+    ]
