@@ -43,7 +43,10 @@ def ensure(venv: Path, lock: Path, root: Path = ROOT) -> bool:
         if not (venv / _MARKER).exists() and stamp.exists() and stamp.read_text() == key and _runs(python):
             return False
         _prepare(venv, python)
-        print(f"midstream: installing {lock.name} into {_shown(venv)} (the first time about a minute, 1 GB)", flush=True)
+        print(
+            f"midstream: installing {lock.name} into {_shown(venv)} (the first time about a minute, 1 GB)",
+            flush=True,
+        )
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
         _run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(lock)])
         _run([*pip, "--no-deps", "--no-build-isolation", "--no-index", "-e", str(root)])

@@ -7,5 +7,5 @@ class LocalError(Exception):
     """The pipeline cannot start or go on; the message says why and what to do."""
 
 
-class StopRequested(Exception):
+class StopRequestedError(Exception):
     """Ctrl-C or SIGTERM came while the pipeline was starting."""

@@ -32,7 +32,11 @@ def java_version(java: str) -> int | None:
     """Return the major version of a ``java``, None if it does not run (macOS has a stand-in that only complains)."""
     try:
         done = subprocess.run(  # noqa: S603 - the java of JAVA_HOME or PATH is what is being asked for
-            [java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_PROBE_TIMEOUT_S, check=False
+            [java, "-version"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -71,7 +75,11 @@ def _java_problems(environ: Mapping[str, str]) -> list[str]:
     install_java = _install("openjdk-17-jre-headless", "openjdk@21")
     java = find_java(environ)
     if java is None:
-        where = f"JAVA_HOME={environ['JAVA_HOME']} has no bin/java" if environ.get("JAVA_HOME") else "there is no java in PATH"
+        where = (
+            f"JAVA_HOME={environ['JAVA_HOME']} has no bin/java"
+            if environ.get("JAVA_HOME")
+            else "there is no java in PATH"
+        )
         problems.append(f"Java {MIN_JAVA} or newer is needed (it runs Kafka); {where}.\n{install_java}")
     else:
         version = java_version(java)

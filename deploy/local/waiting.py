@@ -1,0 +1,110 @@
+"""Waiting while starting: with a time limit, and ended by a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from threading import Event
+
+from deploy.local.errors import LocalError, StopRequestedError
+
+POLL_S = 0.05
+_REQUEST_TIMEOUT_S = 5.0
+
+
+class Waiter:
+    """Waits for things until ``stop`` is set. Used by several threads at once."""
+
+    def __init__(self, stop: Event) -> None:
+        self._stop = stop
+
+    def pause(self, seconds: float = POLL_S) -> None:
+        """Sleep.
+
+        Raises:
+            StopRequestedError: a stop was asked for.
+        """
+        if self._stop.wait(seconds):
+            raise StopRequestedError
+
+    def until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Ask until ``done`` or the time is over; return whether it was done.
+
+        Raises:
+            StopRequestedError: a stop was asked for.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            if time.monotonic() > deadline:
+                return False
+            self.pause()
+        return True
+
+    def run_async(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Run a coroutine to its end.
+
+        Raises:
+            StopRequestedError: a stop was asked for; the coroutine was cancelled.
+        """
+
+        async def watched() -> None:
+            task = asyncio.create_task(coroutine)
+            while not task.done():
+                if self._stop.is_set():
+                    task.cancel()
+                await asyncio.wait([task], timeout=POLL_S)
+            if task.cancelled():
+                raise StopRequestedError
+            task.result()
+
+        asyncio.run(watched())
+
+    def run_command(self, command: list[str], timeout_s: float, folder: Path | None = None) -> None:
+        """Run a command to its end, in ``folder``; its words are shown only if it fails.
+
+        Raises:
+            LocalError: it fails or exceeds the time limit.
+            StopRequestedError: a stop was asked for; the command was ended.
+        """
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own commands
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        except OSError as error:
+            raise LocalError(f"{command[0]} cannot be run: {error.strerror}") from None
+        deadline = time.monotonic() + timeout_s
+        try:
+            while True:
+                try:
+                    output, _ = process.communicate(timeout=POLL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() > deadline:
+                        raise LocalError(f"{command[0]} took longer than {timeout_s:.0f} s") from None
+                    self.pause(0)
+        except BaseException:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            raise
+        self.pause(0)  # Ctrl-C ends the command too: that is no failure of it
+        if process.returncode != 0:
+            words = output.decode("utf-8", "replace").strip()[-2000:]
+            raise LocalError(f"{command[0]} failed (exit status {process.returncode}):\n{words}")
+
+
+def http_get(host: str, port: int, path: str) -> tuple[int, str]:
+    """Return status and body of a GET; status 0 when there is no answer. No proxy is asked."""
+    connection = http.client.HTTPConnection(host, port, timeout=_REQUEST_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read(65536).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+    finally:
+        connection.close()
