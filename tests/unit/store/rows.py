@@ -1,0 +1,52 @@
+"""Blocks for tests, made by the code that makes them in production."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from midstream.receipt import Receipt
+from processors.store.block import read_block
+from processors.validate.rows import LateWindow, make_row
+from processors.validate.seal import ValidBlock
+from processors.validate.split import hash_mid
+
+RECEIVED_AT_MS = 1_790_000_000_000
+
+
+def event(mid: str, eid: str = "INTERACT", **fields: Any) -> dict[str, Any]:
+    return {
+        "eid": eid,
+        "ets": RECEIVED_AT_MS - 1_000,
+        "ver": "3.0",
+        "mid": mid,
+        "actor": {"id": "u1", "type": "User"},
+        "context": {"channel": "c1", "env": "home", "did": "d1"},
+        "edata": {"type": "TOUCH", "id": "button"},
+        **fields,
+    }
+
+
+def receipt(batch_id: str = "b1", received_at_ms: int = RECEIVED_AT_MS) -> Receipt:
+    return Receipt(
+        batch_id=batch_id, received_at_ms=received_at_ms, events=1, sequence=0, collector="k", bytes=1, did="bd"
+    )
+
+
+def sealed(arrivals: list[tuple[dict[str, Any], str, int]]) -> bytes:
+    """Return a telemetry.valid value of events, each with its batch and index."""
+    import orjson
+
+    block = ValidBlock(0, 100_000, 1 << 30)
+    for value, batch_id, index in arrivals:
+        raw = orjson.dumps(value)
+        row = make_row(value, raw, raw.decode(), receipt(batch_id), index, hash_mid(value["mid"]), LateWindow(400, 1))
+        assert block.add(row, len(raw)) is None
+    result = block.seal()
+    assert result is not None
+    return result.value
+
+
+def block(arrivals: list[tuple[str, str, int]]) -> pa.RecordBatch:
+    """Return a block of mids, each with its batch and index."""
+    return read_block(sealed([(event(mid), batch_id, index) for mid, batch_id, index in arrivals]))

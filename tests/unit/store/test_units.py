@@ -1,0 +1,78 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from processors.store.block import read_block
+from processors.store.route import EVENT_TABLES, RouteError, check_routes, route
+from processors.store.units import event_units, make_token
+
+from tests.unit.store.rows import event, sealed
+
+
+def units_of(eids: list[str], value_seed: str = "b") -> list:
+    value = sealed([(event(f"m{n}", eid), value_seed, n) for n, eid in enumerate(eids)])
+    rows = read_block(value)
+    return event_units(rows, ["flags"], [pa.array(["{}"] * rows.num_rows)], value)
+
+
+def test_every_event_goes_to_exactly_one_table() -> None:
+    units = units_of(["START", "LOG", "INTERACT", "ERROR", "METRICS", "OURS"])
+    by_table = {unit.table: unit.rows.column("mid").to_pylist() for unit in units}
+    assert by_table == {"learning_events": ["m0", "m2", "m5"], "operational_events": ["m1", "m3", "m4"]}
+
+
+def test_a_table_without_rows_gets_no_insert() -> None:
+    assert [unit.table for unit in units_of(["LOG"])] == ["operational_events"]
+    rows = read_block(sealed([(event("a"), "b", 0)])).slice(0, 0)
+    assert event_units(rows, [], [], b"v") == []
+
+
+def test_the_token_is_that_of_the_value_and_the_table() -> None:
+    first, again, other = units_of(["START", "LOG"]), units_of(["START", "LOG"]), units_of(["START", "LOG"], "b2")
+    assert [unit.token for unit in first] == [unit.token for unit in again]
+    assert len({unit.token for unit in (*first, *other)}) == 4
+    assert make_token("t", b"ab", b"c") == make_token("t", b"ab", b"c")
+    assert make_token("t", b"ab") != make_token("u", b"ab")
+
+
+def test_the_body_is_an_arrow_stream_of_one_batch_without_dictionaries() -> None:
+    (unit,) = units_of(["START", "END"])
+    with pa.ipc.open_stream(unit.body()) as reader:
+        batches = list(reader)
+    assert len(batches) == 1
+    assert batches[0].equals(unit.rows)
+    assert not any(pa.types.is_dictionary(field.type) for field in unit.rows.schema)
+
+
+def test_halves_are_the_whole_with_tokens_of_their_own() -> None:
+    (unit,) = units_of(["START"] * 5)
+    left, right = unit.halves()
+    assert left.rows.column("mid").to_pylist() + right.rows.column("mid").to_pylist() == [f"m{n}" for n in range(5)]
+    assert len({unit.token, left.token, right.token}) == 3
+    with pa.ipc.open_stream(right.body()) as reader:
+        assert reader.read_all().num_rows == 3
+
+
+GOLDEN = {
+    eid: "learning_events"
+    for eid in "START END IMPRESSION INTERACT ASSESS RESPONSE INTERRUPT FEEDBACK SHARE AUDIT HEARTBEAT SEARCH SUMMARY "
+    "EXDATA ANYTHING".split()
+} | {eid: "operational_events" for eid in ("LOG", "ERROR", "METRICS")}
+
+
+@pytest.mark.parametrize(("eid", "table"), sorted(GOLDEN.items()))
+def test_routes_are_frozen(eid: str, table: str) -> None:
+    assert route(eid) == table
+
+
+def test_a_route_without_a_table_refuses_to_start() -> None:
+    check_routes([*EVENT_TABLES, "others"])
+    with pytest.raises(RouteError, match=r"LOG.*operational_events"):
+        check_routes(["learning_events"])
+
+
+def test_a_block_of_one_table_is_not_copied() -> None:
+    value = sealed([(event("a"), "b", 0)])
+    rows = read_block(value)
+    (unit,) = event_units(rows, [], [], value)
+    assert unit.rows.column("mid").buffers()[1].address == rows.column("mid").buffers()[1].address
+    assert np.array_equal(unit.rows.column("mid_hash").to_numpy(), rows.column("mid_hash").to_numpy())
