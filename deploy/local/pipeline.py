@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from deploy.local.home import Home, HomeLock, open_home, write_private, write_re
 from deploy.local.ports import check_ports
 from deploy.local.stores import demo_token, prepare_stores
 from deploy.local.supervision import Supervision, programs_of
+from deploy.local.supervisor_client import SupervisorGoneError
 from deploy.local.waiting import POLL_S, Waiter, http_get
 from deploy.local.watch import Watch, tail
 from midstream.settings import Settings
@@ -109,6 +111,9 @@ class LocalPipeline:
             while not self._supervision.ended() and time.monotonic() < deadline:
                 if hurry.is_set():
                     self._supervision.kill_processes()
+                # supervisord looks after its processes once a second, and whenever it is asked something.
+                with contextlib.suppress(SupervisorGoneError):
+                    self._supervision.processes()
                 time.sleep(POLL_S)
             self._supervision.kill()
             left = orphans.find_processes(self._home)

@@ -91,7 +91,7 @@ stopsignal = TERM
 stopwaitsecs = {program.stop_s}
 killasgroup = true
 redirect_stderr = true
-stdout_logfile = {home}/logs/{program.name}.log
+stdout_logfile = %(ENV_MIDSTREAM_RUN_LOGS)s/{program.name}.log
 stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 3
 """
@@ -129,6 +129,8 @@ class Supervision(SupervisorClient):
                     **environ,
                     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
                     "MIDSTREAM_RUN_SOCKET": str(home.socket),
+                    # supervisord expands this option a second time, over what the first time put in.
+                    "MIDSTREAM_RUN_LOGS": str(home.logs).replace("%", "%%"),
                     LAUNCHER_PID: str(os.getpid()),
                     "PYTHONUNBUFFERED": "1",
                 },

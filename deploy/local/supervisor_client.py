@@ -25,7 +25,7 @@ class ProcessInfo:
 
 
 class SupervisorGoneError(LocalError):
-    """supervisord has ended without being told to, or does not answer."""
+    """supervisord has ended, is ending, or does not answer."""
 
 
 class SupervisorClient:
@@ -41,7 +41,10 @@ class SupervisorClient:
         Raises:
             SupervisorGoneError: it does not answer.
         """
-        answer = cast("list[dict[str, Any]]", self._call("supervisor.getAllProcessInfo"))
+        try:
+            answer = cast("list[dict[str, Any]]", self._call("supervisor.getAllProcessInfo"))
+        except xmlrpc.client.Fault as fault:
+            raise SupervisorGoneError(f"the supervisor is being stopped: {fault.faultString}") from None
         return {
             entry["name"]: ProcessInfo(entry["name"], entry["statename"], entry["pid"], entry["stdout_logfile"])
             for entry in answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Watch:
 
 
 def tail(path: Path) -> list[str]:
-    """Return the last lines of a log file; none if it cannot be read."""
+    """Return the last lines of a log file, equal ones in a row once; none if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -115,4 +116,5 @@ def tail(path: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
+    lines = [line for line, _ in itertools.groupby(text.splitlines()) if line.strip()]
+    return lines[-_TAIL_LINES:]

@@ -1,0 +1,60 @@
+# Midstream on one machine. `make help` says what there is.
+
+VENV := .venv
+# The first Python that is new enough; prerequisites.py says so if there is none.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; \
+	done; echo python3)
+BIN := $(VENV)/bin
+
+# Arguments for pytest: make test ARGS="tests/unit -k receipt"
+ARGS ?=
+
+SDK := tests/integration/sdk
+SDK_MODULES := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint lock clean prerequisites environment test-environment
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+# exec: a shell between would take a SIGTERM for itself and leave the pipeline behind.
+run: environment ## Start the whole pipeline here, in the foreground; Ctrl-C stops it
+	@exec $(BIN)/python -m deploy.local
+
+test: test-environment $(SDK_MODULES) ## Pass all tests; ARGS="tests/unit -k name" for some
+	$(BIN)/python -m deploy.local.jars
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: test-environment ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --group build pyproject.toml
+lock: test-environment ## Lock the newest dependencies that pyproject.toml allows
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) --output-file requirements-test.lock --extra test --constraint requirements.lock
+
+clean: ## Remove what was installed and built here; data in .midstream stays
+	rm -rf $(VENV) deploy/local/kafka/libs deploy/local/kafka/libs.new *.egg-info build $(SDK)/node_modules
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+prerequisites:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "midstream: Python 3.11 or newer is needed; there is no python3 in PATH."; \
+		echo "  Debian, Ubuntu:  sudo apt-get install python3 python3-venv"; \
+		echo "  macOS:           brew install python@3.13"; exit 1; } >&2
+	@$(PYTHON) deploy/local/prerequisites.py
+
+environment: prerequisites
+	@$(PYTHON) deploy/local/environment.py --venv $(VENV) --lock requirements.lock
+
+test-environment: prerequisites
+	@$(PYTHON) deploy/local/environment.py --venv $(VENV) --lock requirements-test.lock
+
+$(SDK)/node_modules/.package-lock.json: $(SDK)/package-lock.json
+	cd $(SDK) && npm ci --no-audit --no-fund
+	touch $@

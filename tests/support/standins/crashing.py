@@ -1,0 +1,5 @@
+"""Ends at once."""
+
+import sys
+
+sys.exit("this one cannot run")
