@@ -45,7 +45,7 @@ def inflate(body: bytes, max_bytes: int) -> bytes:
         stream = isal_zlib.decompressobj(_GZIP_WINDOW)
         try:
             part = stream.decompress(rest, left + 1)
-        except isal_zlib.error as error:
+        except isal_zlib.error as error:  # type: ignore[misc]  # isal ships no types
             raise InflateError(f"the gzip stream is corrupt: {error}") from None
         left -= len(part)
         if left < 0:

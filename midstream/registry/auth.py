@@ -100,8 +100,8 @@ class Authenticator:
         self._engine.dispose()
         if self._instant is not None:
             self._instant.dispose()
+        CREDENTIAL_CACHE_ENTRIES.dec(len(self._remembered))  # others of this process count there too
         self._remembered.clear()
-        CREDENTIAL_CACHE_ENTRIES.set(0)
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """Return who sent a request with this ``Authorization`` header.
@@ -118,7 +118,7 @@ class Authenticator:
         if held is not None:
             if held[0] > now:
                 return held[1]
-            del self._remembered[digest]
+            self._forget(digest)
         token = _token_of(authorization)
         key, algorithm = _unverified(token)
         row = await self._look_up(key)
@@ -127,11 +127,15 @@ class Authenticator:
         return principal
 
     def _remember(self, digest: bytes, principal: Principal, until: float) -> None:
+        self._forget(digest)  # another request with this token may have been quicker
         self._remembered[digest] = (until, principal)
-        self._remembered.move_to_end(digest)
-        while len(self._remembered) > _MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
-        CREDENTIAL_CACHE_ENTRIES.set(len(self._remembered))
+        CREDENTIAL_CACHE_ENTRIES.inc()
+        if len(self._remembered) > _MAX_REMEMBERED:
+            self._forget(next(iter(self._remembered)))
+
+    def _forget(self, digest: bytes) -> None:
+        if self._remembered.pop(digest, None) is not None:
+            CREDENTIAL_CACHE_ENTRIES.dec()
 
     async def _look_up(self, key: str) -> Row[Any]:
         row: Row[Any] | None

@@ -67,8 +67,8 @@ class Credentials:
     Every method may raise RegistryUnavailable (database or key file cannot be used).
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._engine = open_engine(settings)
+    def __init__(self, settings: Settings, *, wait_ms: int = 5_000) -> None:
+        self._engine = open_engine(settings, wait_ms=wait_ms)
         self._cipher = Cipher(settings)
 
     def close(self) -> None:
@@ -114,9 +114,7 @@ class Credentials:
                 if row is None:
                     session.add(Credential(key=key, **values))
                 elif row.revoked_at is None:
-                    raise CredentialConflict(
-                        f"a credential of key {key} exists: revoke it first, or take another name"
-                    )
+                    raise CredentialConflict(f"a credential of key {key} exists: revoke it first, or take another name")
                 else:
                     session.execute(update(Credential).where(Credential.id == row.id).values(**values))
         except IntegrityError:  # two at once (PostgreSQL; in SQLite the second waits for the first)

@@ -24,9 +24,7 @@ def registry_url(settings: Settings) -> URL:
     try:
         url = make_url(settings.registry_url)
     except ArgumentError:
-        raise RegistryError(
-            "MIDSTREAM_REGISTRY is no SQLAlchemy URL, such as sqlite:////path/registry.db"
-        ) from None
+        raise RegistryError("MIDSTREAM_REGISTRY is no SQLAlchemy URL, such as sqlite:////path/registry.db") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise RegistryError("MIDSTREAM_REGISTRY takes a sqlite or a postgresql URL")
     if url.get_backend_name() == "sqlite" and not url.database:

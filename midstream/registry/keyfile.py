@@ -71,9 +71,7 @@ class Cipher:
             return self._load().decrypt(token).decode()
         except InvalidToken:
             self._fernet = None  # the right file may be put back while the process runs
-            raise RegistryUnavailable(
-                f"a secret cannot be decrypted: {self._path} is not the registry's key"
-            ) from None
+            raise RegistryUnavailable(f"a secret cannot be decrypted: {self._path} is not the registry's key") from None
 
     def _load(self) -> Fernet:
         if self._fernet is None:

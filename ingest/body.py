@@ -1,0 +1,79 @@
+"""Reading a request's body: bounded in size, in time and in what all requests hold together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ingest.limits import BytesInFlight
+from ingest.replies import ErrorCode, RefusedError
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class ClientGoneError(Exception):
+    """The client went away before its body was there; nobody waits for a reply."""
+
+
+class Hold:
+    """The bytes one request holds; given back once, by whoever lets go of the body last."""
+
+    __slots__ = ("_in_flight", "_size")
+
+    def __init__(self, in_flight: BytesInFlight) -> None:
+        self._in_flight = in_flight
+        self._size = 0
+
+    def grow(self, size: int) -> None:
+        """Hold ``size`` bytes more.
+
+        Raises:
+            RefusedError: 503, the collector is full.
+        """
+        if not self._in_flight.reserve(size):
+            raise RefusedError(ErrorCode.OVERLOADED)
+        self._size += size
+
+    def release(self) -> None:
+        """Give back all bytes."""
+        if self._size:
+            self._in_flight.release(self._size)
+            self._size = 0
+
+
+async def read_body(receive: Receive, hold: Hold, announced: int | None, max_bytes: int, timeout_s: float) -> bytes:
+    """Return the whole body.
+
+    Args:
+        receive: the ASGI channel.
+        hold: holds the bytes as they arrive.
+        announced: ``Content-Length``, None when there is none.
+        max_bytes: largest body as sent.
+        timeout_s: longest wait for the whole of it.
+
+    Raises:
+        RefusedError: 408, 413 or 503.
+        ClientGoneError: the client disconnected.
+    """
+    if announced is not None and announced > max_bytes:
+        raise RefusedError(ErrorCode.BODY_TOO_LARGE)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                chunk: bytes = message.get("body", b"")
+                if chunk:
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise RefusedError(ErrorCode.BODY_TOO_LARGE)
+                    hold.grow(len(chunk))
+                    chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    except TimeoutError:
+        raise RefusedError(ErrorCode.BODY_TIMEOUT) from None

@@ -1,0 +1,179 @@
+"""The collector: a request comes in, is proven, bounded and read, and leaves as one record of ``telemetry.raw``.
+
+Delivery contract: 200 means that every byte is durable. Any other reply means that the client has to keep its batch;
+only after ``OUTCOME_UNKNOWN`` may it become durable all the same, and ``mid`` absorbs the second sending. Nothing is
+dropped: a batch that is refused was never taken.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from prometheus_client import Counter
+from uuid_utils import uuid7
+
+from ingest.body import ClientGoneError, Hold, Receive, read_body
+from ingest.cors import Cors
+from ingest.envelopes import EnvelopeReader
+from ingest.head import Headers, authorization, check_readable, clean, content_length, end_user, fact
+from ingest.limits import BytesInFlight, RateLimiter
+from ingest.publish import KafkaPublisher, NotPublishedError, OutcomeUnknownError, Publisher
+from ingest.replies import ErrorCode, RefusedError, Reply, Send, accepted, refused, send_reply
+from midstream.logs import get_logger
+from midstream.metrics import RECEIVED_BATCHES, RECEIVED_BYTES, RECEIVED_EVENTS, REQUEST_SECONDS, REQUESTS
+from midstream.receipt import Receipt
+from midstream.registry.auth import Authenticator, Principal
+from midstream.registry.errors import RegistryUnavailable, Unauthorized
+from midstream.settings import Settings
+from midstream.topics import MAX_MESSAGE_BYTES
+
+PATHS = frozenset({"/api/data/v1/telemetry", "/v1/telemetry"})
+
+_CLIENT_GONE = "499"  # nobody was there for a reply; counted under nginx's number for it
+
+_log = get_logger(__name__)
+
+
+class Collector:
+    """The ASGI callable of :data:`PATHS`, alone or mounted in another application. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, publisher: Publisher | None = None) -> None:
+        self._publisher = publisher if publisher is not None else KafkaPublisher(settings)
+        self._authenticator = Authenticator(settings)
+        self._reader = EnvelopeReader(settings)
+        self._in_flight = BytesInFlight(settings.max_in_flight_bytes)
+        self._rates = RateLimiter(settings.rate_limit_per_s)
+        self._cors = Cors(settings.cors_origins)
+        self._max_body_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
+        self._body_timeout_s = settings.body_timeout_ms / 1000
+        self._drain_timeout_s = settings.drain_timeout_ms / 1000
+        self._open = False
+        self._counts: dict[str, Counter] = {}
+        self._registry_away = False
+
+    async def startup(self) -> None:
+        """Begin; Kafka may come later: until then every batch is 503."""
+        await self._publisher.start()
+        self._open = True
+
+    async def shutdown(self) -> None:
+        """Take nothing more, and finish what was handed to Kafka, for at most the drain timeout."""
+        self._open = False
+        await self._publisher.stop(self._drain_timeout_s)
+        self._reader.close()
+        self._authenticator.close()
+
+    def accepting(self) -> bool:
+        """Whether a batch posted now would be durable, as far as is known."""
+        return self._open and self._publisher.ready and not self._in_flight.full
+
+    def handles(self, path: str) -> bool:
+        """Whether ``path`` is the collector's."""
+        return path in PATHS
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        began = time.perf_counter()
+        headers: Headers = dict(scope["headers"])
+        method = scope["method"]
+        if method == "OPTIONS":
+            reply = Reply(204, [(b"allow", b"POST, OPTIONS")], b"")
+            cross_origin = self._cors.headers(headers, preflight=True)
+        else:
+            cross_origin = self._cors.headers(headers)
+            try:
+                if method != "POST":
+                    raise RefusedError(ErrorCode.METHOD_NOT_ALLOWED)
+                reply = await self._take(headers, receive)
+            except ClientGoneError:
+                self._count(_CLIENT_GONE)
+                return
+            except RefusedError as error:
+                reply = refused(error, fact(headers, b"x-request-id"), fact(headers, b"x-msgid"))
+            except Exception:  # noqa: BLE001  a request's top: a fault of ours is one 500, told in the log
+                _log.exception("request.failed")
+                reply = refused(
+                    RefusedError(ErrorCode.INTERNAL_ERROR), fact(headers, b"x-request-id"), fact(headers, b"x-msgid")
+                )
+        await send_reply(send, reply, cross_origin)
+        self._count(str(int(reply.status)))
+        REQUEST_SECONDS.observe(time.perf_counter() - began)
+
+    async def _take(self, headers: Headers, receive: Receive) -> Reply:
+        announced = content_length(headers)
+        if announced is not None and announced > self._max_body_bytes:
+            raise RefusedError(ErrorCode.BODY_TOO_LARGE)
+        principal = await self._authenticate(headers)
+        wait_s = self._rates.retry_after_s(principal.key)
+        if wait_s:
+            raise RefusedError(ErrorCode.RATE_LIMITED, retry_after_s=wait_s)
+        check_readable(headers)
+        if not (self._open and self._publisher.ready):
+            raise RefusedError(ErrorCode.KAFKA_UNAVAILABLE)
+        hold = Hold(self._in_flight)
+        handed_over = False
+        try:
+            body = await read_body(receive, hold, announced, self._max_body_bytes, self._body_timeout_s)
+            batch = await self._reader.read(body)
+            did = clean(batch.did) or fact(headers, b"x-device-id")
+            msgid = clean(batch.msgid) or fact(headers, b"x-msgid")
+            events = len(batch.events)
+            batch_id = str(uuid7())
+            make_receipt = partial(
+                Receipt,
+                batch_id=batch_id,
+                received_at_ms=time.time_ns() // 1_000_000,
+                events=events,
+                bytes=len(body),
+                credential=principal.key,
+                did=did,
+                channel=fact(headers, b"x-channel-id"),
+                app=fact(headers, b"x-app-id"),
+                msgid=msgid,
+                sent_at_ms=batch.sent_at_ms,
+                user=end_user(headers),
+            )
+            del batch
+            handed_over = True
+            try:
+                await self._publisher.publish(
+                    body,
+                    did.encode(),
+                    lambda collector, sequence: make_receipt(collector=collector, sequence=sequence),
+                    hold.release,
+                )
+            except NotPublishedError:
+                raise RefusedError(ErrorCode.KAFKA_UNAVAILABLE) from None
+            except OutcomeUnknownError:
+                raise RefusedError(ErrorCode.OUTCOME_UNKNOWN, batch_id=batch_id) from None
+        finally:
+            if not handed_over:
+                hold.release()
+        RECEIVED_BATCHES.inc()
+        RECEIVED_EVENTS.inc(events)
+        RECEIVED_BYTES.inc(len(body))
+        return accepted(batch_id, fact(headers, b"x-request-id"), msgid)
+
+    async def _authenticate(self, headers: Headers) -> Principal:
+        try:
+            principal = await self._authenticator.authenticate(authorization(headers))
+        except Unauthorized as error:
+            _log.debug("request.unauthorized", reason=error.reason)
+            raise RefusedError(ErrorCode.UNAUTHORIZED) from None
+        except RegistryUnavailable as error:
+            if not self._registry_away:
+                _log.error("registry.unavailable", error=str(error))
+            self._registry_away = True
+            raise RefusedError(ErrorCode.REGISTRY_UNAVAILABLE) from None
+        self._registry_away = False
+        if principal.channels and not principal.may_send_for(fact(headers, b"x-channel-id")):
+            raise RefusedError(ErrorCode.UNAUTHORIZED)
+        return principal
+
+    def _count(self, status: str) -> None:
+        counter = self._counts.get(status)
+        if counter is None:
+            counter = self._counts[status] = REQUESTS.labels(status)
+        counter.inc()

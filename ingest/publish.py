@@ -1,0 +1,135 @@
+"""Makes a batch durable: one record of ``telemetry.raw``, acknowledged by all in-sync replicas.
+
+Delivery contract: when :meth:`KafkaPublisher.publish` returns, the batch is durable. ``OutcomeUnknownError``: it may
+become durable yet; the client sends it again and ``mid`` absorbs it. ``NotPublishedError``: nothing of it will appear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+import xxhash
+from aiokafka.errors import KafkaError
+
+from midstream.kafka.producer import Life, Producer, ProducerUnavailable
+from midstream.receipt import Receipt, encode_receipt
+from midstream.settings import Settings
+from midstream.topics import RAW, RECEIPT_HEADER
+
+MakeReceipt = Callable[[str, int], Receipt]
+"""Makes a batch's receipt from the name of the collector and the batch's sequence number."""
+
+
+class NotPublishedError(Exception):
+    """Kafka does not take batches now."""
+
+
+class OutcomeUnknownError(Exception):
+    """The batch was handed to Kafka, and no acknowledgement came."""
+
+
+class Publisher(Protocol):
+    """Where batches become durable."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch published now would be durable, as far as is known."""
+
+    async def start(self) -> None:
+        """Begin; what it needs may come later."""
+
+    async def stop(self, timeout_s: float) -> None:
+        """Finish what was handed over, for at most ``timeout_s``."""
+
+    async def publish(self, body: bytes, key: bytes, make_receipt: MakeReceipt, release: Callable[[], None]) -> None:
+        """Make ``body`` durable; batches of one ``key`` keep their order ("" has none).
+
+        ``release`` is called once, when the body is held no longer, which may be after this has raised.
+
+        Raises:
+            NotPublishedError: it was not handed over.
+            OutcomeUnknownError: it was, and no acknowledgement came in time.
+        """
+
+
+class _Lane:
+    """The batches of one partition: numbered as they are handed over, so the numbers have no gap."""
+
+    def __init__(self, collector: str) -> None:
+        self.collector = collector
+        self.lock = asyncio.Lock()
+        self.next_sequence = 0
+
+
+class KafkaPublisher:
+    """Publishes on ``telemetry.raw``.
+
+    A receipt's ``collector`` is the life of the producer and the partition, for an idempotent producer
+    keeps what it wrote gapless there and nowhere else: should a batch fail after it was numbered, all that
+    follow it in the lane fail too, and the next life counts from 0 again under another name.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._producer = Producer(settings, [RAW.name])
+        self._timeout_s = settings.kafka_timeout_ms / 1000
+        self._lanes: dict[int, _Lane] = {}
+        self._lanes_of = ""
+        self._spread = count()
+
+    @property
+    def ready(self) -> bool:
+        """See :class:`Publisher`."""
+        return self._producer.ready
+
+    async def start(self) -> None:
+        """See :class:`Publisher`."""
+        await self._producer.start()
+
+    async def stop(self, timeout_s: float) -> None:
+        """See :class:`Publisher`."""
+        await self._producer.stop(timeout_s)
+
+    async def publish(self, body: bytes, key: bytes, make_receipt: MakeReceipt, release: Callable[[], None]) -> None:
+        """See :class:`Publisher`."""
+        life: Life | None = None
+        delivery: asyncio.Future[object] | None = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                life = self._producer.life()
+                partition = self._partition(life, key)
+                lane = self._lane(life, partition)
+                async with lane.lock:
+                    receipt = encode_receipt(make_receipt(lane.collector, lane.next_sequence))
+                    delivery = await life.hand_over(RAW.name, partition, key or None, body, [(RECEIPT_HEADER, receipt)])
+                    lane.next_sequence += 1
+                delivery.add_done_callback(lambda _: release())
+                await asyncio.shield(delivery)  # the record stays in the producer whoever stops waiting
+        except ProducerUnavailable as error:
+            raise NotPublishedError(str(error)) from None
+        except TimeoutError:
+            if life is not None:
+                life.stall()
+            if delivery is None:
+                raise NotPublishedError("earlier batches were not acknowledged in time") from None
+            raise OutcomeUnknownError("no acknowledgement came in time") from None
+        except KafkaError as error:
+            raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}") from None
+        finally:
+            if delivery is None:
+                release()
+
+    def _partition(self, life: Life, key: bytes) -> int:
+        number = xxhash.xxh3_64_intdigest(key) if key else next(self._spread)
+        return int(number % life.partitions(RAW.name))
+
+    def _lane(self, life: Life, partition: int) -> _Lane:
+        if self._lanes_of != life.id:
+            self._lanes = {}
+            self._lanes_of = life.id
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = self._lanes[partition] = _Lane(f"{life.id}/{partition}")
+        return lane

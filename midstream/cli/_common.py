@@ -1,0 +1,66 @@
+"""What the commands share: settings, the registry, refusals, output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from midstream.registry.credentials import Credentials
+    from midstream.settings import Settings
+
+
+class Refused(click.ClickException):
+    """Ends the command with exit code 1 and a reason on stderr."""
+
+    exit_code = 1
+
+
+def read_settings() -> Settings:
+    """Read the settings; wrong ones are wrong usage (exit code 2)."""
+    from midstream.settings import SettingsError, get_settings
+
+    try:
+        return get_settings()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@contextmanager
+def open_credentials() -> Iterator[Credentials]:
+    """Open the registry's credentials, created or upgraded first; what the registry refuses ends the command."""
+    from midstream.registry.credentials import Credentials
+    from midstream.registry.errors import RegistryError
+    from midstream.registry.migrate import migrate
+
+    settings = read_settings()
+    try:
+        migrate(settings)
+        credentials = Credentials(settings)
+        try:
+            yield credentials
+        finally:
+            credentials.close()
+    except RegistryError as error:
+        raise Refused(str(error)) from None
+
+
+def say(message: str) -> None:
+    """Print a message for people, on stderr."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for programs."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns of their width, left-aligned."""
+    widths = [max(len(line[index]) for line in [titles, *rows]) for index in range(len(titles))]
+    for line in [titles, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,258 @@
+"""An idempotent producer (``acks=all``) that connects in the background, and is made anew when it has failed for good.
+
+Delivery contract: the future that :meth:`Life.hand_over` returns is done when every in-sync replica has the record.
+While the broker is away an idempotent producer keeps a record and tries again for as long as it lives, so a caller
+who stops waiting does not know the outcome. A delivery that *fails* leaves a hole in the producer's sequence numbers,
+after which the broker refuses whatever follows on that partition: that life is over, and another begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, ProducerClosed
+from uuid_utils import uuid7
+
+from midstream.logs import get_logger
+from midstream.metrics import PRODUCER_REBUILDS
+from midstream.settings import Settings
+from midstream.topics import MAX_MESSAGE_BYTES, OVERHEAD_BYTES
+
+_log = get_logger(__name__)
+logging.getLogger("aiokafka.producer.producer").setLevel(logging.INFO)  # at debug it logs every body
+
+_LINGER_MS = 5
+_MAX_BATCH_BYTES = 1024 * 1024
+_PROBE_INTERVAL_S = 1.0
+_PROBE_TIMEOUT_S = 2.0
+_FIRST_BACKOFF_S = 0.2
+_LAST_BACKOFF_S = 5.0
+_SETTLED_AFTER_S = 30.0  # a life that lasted so long does not count as one more failure in a row
+
+
+class ProducerUnavailable(Exception):  # noqa: N818  a state: Kafka cannot take a record now
+    """Kafka does not take the record now. It was not handed over: nothing of it will appear."""
+
+
+class RecordTooLarge(ValueError):  # noqa: N818  says what the record is
+    """The record is larger than a topic takes."""
+
+
+class Life:
+    """One connected producer, from its first record to the failure that ends it. ``id`` names it."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self.id = str(uuid7())
+        self.failed = asyncio.Event()
+        self._producer = producer
+        self._stalled = False
+        self._reachable = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether a record handed over now would be acknowledged, as far as is known."""
+        return self._reachable and not self._stalled and not self.failed.is_set()
+
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions of one of the producer's topics."""
+        found = self._producer.client.cluster.partitions_for_topic(topic)
+        if not found:
+            raise ProducerUnavailable(f"topic {topic} has no partitions")
+        return len(found)
+
+    async def hand_over(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> asyncio.Future[Any]:
+        """Put a record into the producer's buffer; return the future of its acknowledgement.
+
+        Waits while a batch of this partition is full. Once it has returned, the record is sent whatever the caller
+        does; cancelled before, it is not. The future must not be cancelled.
+
+        Raises:
+            ProducerUnavailable: it was not taken.
+            RecordTooLarge: it never will be.
+        """
+        try:
+            delivery: asyncio.Future[Any] = await self._producer.send(
+                topic, value, key, partition=partition, headers=headers
+            )
+        except MessageSizeTooLargeError:
+            raise RecordTooLarge(f"a record of {len(value)} bytes is larger than topic {topic} takes") from None
+        except KafkaTimeoutError:
+            self._stalled = True
+            raise ProducerUnavailable("the batch before it was not acknowledged in time") from None
+        except (
+            KafkaError,
+            AssertionError,
+        ) as error:  # AssertionError: the topic was made anew with fewer partitions
+            self.fail(error)
+            raise ProducerUnavailable(f"the producer failed: {type(error).__name__}") from None
+        delivery.add_done_callback(self._settled)
+        return delivery
+
+    def stall(self) -> None:
+        """Say that an acknowledgement did not come in time; the next one that comes takes it back."""
+        self._stalled = True
+
+    def fail(self, error: BaseException) -> None:
+        """End this life."""
+        if not self.failed.is_set():
+            _log.error("producer.failed", life=self.id, error=type(error).__name__, message=str(error))
+            self.failed.set()
+
+    def _settled(self, delivery: asyncio.Future[Any]) -> None:
+        if delivery.cancelled():
+            return
+        error = delivery.exception()
+        if error is None:
+            self._stalled = False
+        else:
+            self.fail(error)
+
+    async def probe(self) -> None:
+        """Ask the brokers for metadata, to know whether they can be reached."""
+        try:
+            reachable = bool(await asyncio.wait_for(self._producer.client.force_metadata_update(), _PROBE_TIMEOUT_S))
+        except (TimeoutError, KafkaError):
+            reachable = False
+        if reachable != self._reachable:
+            _log.info("kafka.reachable") if reachable else _log.warning("kafka.unreachable")
+            self._reachable = reachable
+
+    async def close(self, timeout_s: float) -> None:
+        """Wait for what is pending, then close; what is not acknowledged by then has an unknown outcome."""
+        self.failed.set()
+        try:
+            await asyncio.wait_for(self._producer.stop(), timeout_s)
+        except TimeoutError:
+            await self._abandon()
+        except KafkaError as error:
+            _log.warning("producer.close_failed", life=self.id, error=type(error).__name__)
+
+    async def _abandon(self) -> None:
+        """End a producer that cannot flush: its own stop() waits for batches that it never gives up.
+
+        Private parts of aiokafka 0.14, which has no public way to stop an idempotent producer without its broker.
+        """
+        task = self._producer._sender.sender_task
+        if task is not None:
+            task.cancel()
+        await self._producer.client.close()  # ends the requests that the task waits for
+        if task is not None:
+            await asyncio.wait([task], timeout=_PROBE_TIMEOUT_S)
+        self._producer._message_accumulator.fail_all(ProducerClosed())
+
+
+class Producer:
+    """Keeps one :class:`Life` after another connected. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
+        self._settings = settings
+        self._topics = tuple(topics)
+        self._life: Life | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a record handed over now would be acknowledged, as far as is known."""
+        return self._life is not None and self._life.ready
+
+    def life(self) -> Life:
+        """Return the life to hand records to.
+
+        Raises:
+            ProducerUnavailable: Kafka is away, or was never there.
+        """
+        life = self._life
+        if life is None or not life.ready:
+            raise ProducerUnavailable("Kafka does not take records now")
+        return life
+
+    async def start(self) -> None:
+        """Begin to connect, in the background: Kafka may come later."""
+        self._task = asyncio.create_task(self._keep_alive(), name="producer")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Flush and close, for at most ``timeout_s``."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        life, self._life = self._life, None
+        if life is not None:
+            self._close_in_background(life, timeout_s)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=timeout_s + 2 * _PROBE_TIMEOUT_S)
+
+    def _close_in_background(self, life: Life, timeout_s: float) -> None:
+        task = asyncio.create_task(life.close(timeout_s), name="producer-close")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _keep_alive(self) -> None:
+        failures = 0
+        while True:
+            life = await self._connect(failures)
+            self._life = life
+            _log.info("producer.connected", life=life.id)
+            began = time.monotonic()
+            while not life.failed.is_set():
+                try:
+                    await asyncio.wait_for(life.failed.wait(), _PROBE_INTERVAL_S)
+                except TimeoutError:
+                    await life.probe()
+            self._life = None
+            PRODUCER_REBUILDS.inc()
+            self._close_in_background(life, self._settings.kafka_timeout_ms / 1000)
+            failures = 0 if time.monotonic() - began > _SETTLED_AFTER_S else failures + 1
+
+    async def _connect(self, failures: int) -> Life:
+        """Connect, for as long as it takes; ``failures`` lives in a row ended early."""
+        said = ""
+        while True:
+            if failures:
+                backoff_s = min(_LAST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
+                await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))  # noqa: S311  spreads reconnects
+            producer = self._make()
+            try:
+                async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
+                    await producer.start()
+                    for topic in self._topics:
+                        await producer.partitions_for(topic)
+            except (KafkaError, OSError, TimeoutError) as error:
+                if type(error).__name__ != said:  # one line for one thing, not one a try
+                    said = type(error).__name__
+                    _log.warning("kafka.not_connected", servers=self._settings.kafka_servers, error=said)
+                failures += 1
+                await Life(producer).close(_PROBE_TIMEOUT_S)
+            except asyncio.CancelledError:
+                await Life(producer).close(_PROBE_TIMEOUT_S)
+                raise
+            else:
+                return Life(producer)
+
+    def _make(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka_servers,
+            client_id="midstream",
+            acks="all",
+            enable_idempotence=True,
+            compression_type="zstd",
+            linger_ms=_LINGER_MS,
+            max_batch_size=_MAX_BATCH_BYTES,
+            max_request_size=MAX_MESSAGE_BYTES + OVERHEAD_BYTES,
+            request_timeout_ms=self._settings.kafka_timeout_ms,
+            retry_backoff_ms=100,
+        )
