@@ -222,9 +222,7 @@ def _refuse_repeated_keys(text: str) -> None:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise DimensionError(
-                    "INVALID_JSON", f"attributes name the key {key[:100]!r} twice in one object"
-                )
+                raise DimensionError("INVALID_JSON", f"attributes name the key {key[:100]!r} twice in one object")
             seen.add(key)
 
     # Integers of any length would be slow to convert, and their value does not matter here.

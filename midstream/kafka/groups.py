@@ -12,7 +12,7 @@ from midstream.settings import Settings
 
 
 class GroupStates:
-    """Asks Kafka for the state of consumer groups. Belongs to one event loop; connects when it is first asked."""
+    """Asks Kafka for the state of groups. Belongs to one event loop; connects when it is first asked."""
 
     def __init__(self, settings: Settings, request_timeout_ms: int) -> None:
         self._servers = settings.kafka_servers
