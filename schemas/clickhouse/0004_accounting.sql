@@ -28,12 +28,12 @@ WITH waiting AS
 SELECT
     minute,
     channel,
-    sum(stored) + sum(duplicate) + sum(rejected) + sum(in_flight) + sum(unaccounted) AS received,
-    sum(stored) AS stored,
-    sum(duplicate) AS duplicate,
-    sum(rejected) AS rejected,
-    sum(in_flight) AS in_flight,
-    sum(unaccounted) AS unaccounted
+    sum(parts.stored) + sum(parts.duplicate) + sum(parts.rejected) + sum(parts.in_flight) + sum(parts.unaccounted) AS received,
+    sum(parts.stored) AS stored,
+    sum(parts.duplicate) AS duplicate,
+    sum(parts.rejected) AS rejected,
+    sum(parts.in_flight) AS in_flight,
+    sum(parts.unaccounted) AS unaccounted
 FROM
 (
     SELECT toStartOfMinute(received_at) AS minute, channel, toInt64(count()) AS stored, 0 AS duplicate, 0 AS rejected,
@@ -66,5 +66,5 @@ FROM
         FROM rejects WHERE NOT (scope = 'batch' AND code = 'POISON') GROUP BY minute
     )
     GROUP BY minute
-)
+) AS parts
 GROUP BY minute, channel;
