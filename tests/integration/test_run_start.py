@@ -47,7 +47,7 @@ def post_event(pipeline: Pipeline) -> str:
 def stored(pipeline: Pipeline, mid: str) -> int:
     client = open_client(Settings.model_validate({**pipeline.settings, "clickhouse": pipeline.clickhouse_dsn}))
     try:
-        return int(client.query("SELECT count() FROM events WHERE mid = {mid:String}", {"mid": mid})[0][0])
+        return int(client.rows("SELECT count() FROM events WHERE mid = {mid:String}", {"mid": mid})[0][0])
     finally:
         client.close()
 

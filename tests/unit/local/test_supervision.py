@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import supervision as module
+from deploy.local.errors import LocalError
 from deploy.local.home import Home, open_home
 from deploy.local.orphans import find_processes, run_environment
 from deploy.local.supervision import Program, Supervision, programs_of
@@ -149,7 +150,7 @@ def test_stale_files_of_a_killed_supervisor_do_not_matter(home: Home, supervise:
 
 def test_a_supervisor_that_cannot_start_says_why(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "supervisord_config", lambda _: "[supervisord]\nnodaemon = perhaps\n")
-    with pytest.raises(module.LocalError, match=r"does not start:.*perhaps"):
+    with pytest.raises(LocalError, match=r"does not start:.*perhaps"):
         Supervision(home, [], run_environment(os.environ, home))
 
 
