@@ -165,6 +165,12 @@ class Settings(BaseSettings):
         90, ge=0, description="Days that logs, errors and metrics are kept after receipt. 0: for ever."
     )
 
+    # Local ClickHouse engine
+    engine_threads: int = Field(8, ge=1, le=128, description="Queries that the local ClickHouse engine runs at once.")
+    engine_queue: int = Field(32, ge=0, le=10_000, description="Queries that wait for the local ClickHouse engine; beyond it 503.")
+    engine_memory_bytes: int = Field(4 * 1024 * MIB, ge=512 * MIB, description="Memory that the local ClickHouse engine may use.")
+    engine_query_timeout_ms: int = Field(300_000, ge=1_000, description="Longest run of a query in the local ClickHouse engine, where the query does not say.")
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:

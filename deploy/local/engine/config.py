@@ -1,0 +1,92 @@
+"""The engine's configuration, written anew at each start.
+
+Limits fit a laptop. What queries may reach is limited by grants to tables: no files, no URLs, no other servers, and no
+table engine that connects outwards (a Kafka table would keep the folder from being opened again).
+
+The defaults for tables make small inserts cheap, which is what telemetry is on one machine: their cost is per column
+file, per statistics object and per merge, not per row. A server keeps its own defaults; the DDL says nothing of these.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+_TABLE_ENGINES = (
+    *("MergeTree", "ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTree", "CollapsingMergeTree"),
+    *("VersionedCollapsingMergeTree", "CoalescingMergeTree", "Memory", "Log", "TinyLog", "StripeLog", "Null", "Set"),
+    *("Join", "Buffer", "Merge", "Dictionary"),
+)
+
+_GRANTS = (
+    "GRANT SHOW, SELECT, INSERT, ALTER, CREATE, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, KILL QUERY, dictGet, "
+    "SYSTEM FLUSH, SYSTEM MERGES, SYSTEM TTL MERGES, SYSTEM SYNC REPLICA, SYSTEM DROP CACHE, SYSTEM RELOAD DICTIONARY, "
+    "SYSTEM VIEWS ON *.*",
+    "GRANT " + ", ".join(f"TABLE ENGINE ON {name}" for name in _TABLE_ENGINES),
+)
+
+_CONFIG = """<clickhouse>
+    <users_config>{users}</users_config>
+    <display_name>midstream</display_name>
+    <max_server_memory_usage>{memory}</max_server_memory_usage>
+    <mark_cache_size>{cache}</mark_cache_size>
+    <index_mark_cache_size>{cache}</index_mark_cache_size>
+    <primary_index_cache_size>{cache}</primary_index_cache_size>
+    <query_condition_cache_size>16777216</query_condition_cache_size>
+    <background_pool_size>2</background_pool_size>
+    <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>
+    <access_control_improvements>
+        <table_engines_require_grant>true</table_engines_require_grant>
+    </access_control_improvements>
+    <merge_tree>
+        <min_bytes_for_wide_part>134217728</min_bytes_for_wide_part>
+        <min_parts_to_merge_at_once>{merge_parts}</min_parts_to_merge_at_once>
+        <auto_statistics_types></auto_statistics_types>
+    </merge_tree>
+</clickhouse>
+"""
+
+_USERS = """<clickhouse>
+    <profiles>
+        <default>
+            <max_memory_usage>{query_memory}</max_memory_usage>
+            <max_execution_time>{timeout_s}</max_execution_time>
+            <implicit_select>0</implicit_select>
+            <async_insert>0</async_insert>
+            <input_format_parallel_parsing>0</input_format_parallel_parsing>
+            <use_concurrency_control>0</use_concurrency_control>
+        </default>
+    </profiles>
+    <users>
+        <default>
+            <password></password>
+            <profile>default</profile>
+            <quota>default</quota>
+            <networks><ip>::/0</ip></networks>
+            <grants>{grants}</grants>
+        </default>
+    </users>
+    <quotas><default/></quotas>
+</clickhouse>
+"""
+
+MERGE_PARTS = 16
+"""Fewest parts that are merged at once: every merge writes all columns anew, so few large ones cost less."""
+
+
+def write_config(folder: Path, *, memory_bytes: int, query_timeout_ms: int) -> Path:
+    """Write the two files into ``folder``; return the one that the engine is started with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    users = folder / "users.xml"
+    users.write_text(
+        _USERS.format(
+            query_memory=memory_bytes * 3 // 4,
+            timeout_s=query_timeout_ms / 1000,
+            grants="".join(f"<query>{escape(grant)}</query>" for grant in _GRANTS),
+        )
+    )
+    config = folder / "config.xml"
+    config.write_text(
+        _CONFIG.format(users=escape(str(users)), memory=memory_bytes, cache=memory_bytes // 16, merge_parts=MERGE_PARTS)
+    )
+    return config
