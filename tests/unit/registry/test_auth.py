@@ -97,7 +97,8 @@ async def test_token_that_was_changed_is_refused(credentials: Credentials, authe
 @pytest.mark.parametrize(
     "payload",
     [{}, {"iss": None}, {"iss": 1}, {"iss": ["app"]}, {"iss": ""}, {"iss": "../app"}, {"iss": "a/../app"},
-     {"iss": "app\0"}, {"iss": "app\n"}, {"iss": "x" * 4000}, [], "app", 1, None, "[" * 3000, '{"iss":"app","x":' + "9" * 5000 + "}",
+     {"iss": "app\0"}, {"iss": "app\n"}, {"iss": "x" * 4000}, [], "app", 1, None, "[" * 3000,
+     '{"iss":"app","x":' + "9" * 5000 + "}",
      '{"iss":"\\ud800"}'],
 )  # fmt: skip
 async def test_claims_that_are_none_are_refused(
