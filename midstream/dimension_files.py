@@ -118,7 +118,7 @@ def _csv_rows(
     columns = next(reader, [])
     if "id" not in columns or len(set(columns)) != len(columns) or "" in columns:
         raise FileError(
-            f"the file is neither JSON lines nor CSV with a column `id` and names that differ: {columns[:10]}"
+            "the file is neither JSON lines nor CSV with a header row of different names, one of them `id`"
         )
     items: list[Item] = []
     for cells in reader:

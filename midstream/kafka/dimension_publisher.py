@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Coroutine, Sequence
+from functools import partial
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -117,8 +118,13 @@ class DimensionPublisher:
             raise PublishError(f"Kafka takes no rows: {_words(error)}") from error
         finally:
             sending.close()
-        future.add_done_callback(lambda _: self._count(-size_bytes))
+        future.add_done_callback(partial(self._done, size_bytes))
         return future
+
+    def _done(self, size_bytes: int, future: asyncio.Future[object]) -> None:
+        self._count(-size_bytes)
+        if not future.cancelled():
+            future.exception()  # looked at, also when the one who sent the row has stopped waiting
 
     def _count(self, size_bytes: int) -> None:
         self._in_flight_bytes += size_bytes

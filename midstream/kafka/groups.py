@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from midstream.settings import Settings
 
@@ -21,7 +21,7 @@ class GroupStates:
         self._lock = asyncio.Lock()
 
     async def describe(self, groups: Sequence[str]) -> dict[str, tuple[str, int]]:
-        """Return each group's state (``Stable`` when it works) and its number of members.
+        """Return each group's state (``Stable`` when it works) and its number of members; a group may be left out.
 
         Raises:
             KafkaError: Kafka cannot tell now. The next call connects anew.
@@ -36,7 +36,13 @@ class GroupStates:
                     )
                     self._admin = admin
                     await admin.start()
-                responses = await self._admin.describe_consumer_groups(list(groups))
+                # One a request: aiokafka reads the answer of version 3 by the schema of version 2, which goes wrong
+                # from the second group on (aiokafka 0.14, DescribeGroupsRequest_v3.RESPONSE_TYPE).
+                responses = [
+                    response for group in groups for response in await self._admin.describe_consumer_groups([group])
+                ]
+            except GroupCoordinatorNotAvailableError:
+                return {}  # Kafka makes the coordinators' topic when the first group comes
             except BaseException:
                 # A half-open client, or one whose wait was cancelled, is not used again.
                 await self._close()
