@@ -1,15 +1,69 @@
-"""From a body to its batch, without holding up the event loop: what may take long goes to one thread, bounded."""
+"""From a body to its batch without holding up the event loop: what may take long goes to one thread, bounded."""
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from ingest.inflate import InflatedTooLargeError, InflateError, inflate, is_gzip
+from ingest.inflate import InflatedTooLargeError, InflateError, inflate
 from ingest.replies import ErrorCode, RefusedError
-from midstream.envelope import Batch, EnvelopeError, read_envelope
+from midstream.envelope import Batch, EnvelopeError, read_envelope, read_quickly
 from midstream.settings import Settings
 
-_INLINE_BYTES = 512 * 1024  # inflated and read in about a millisecond
+_INLINE_BYTES = 512 * 1024  # inflated and parsed in about a millisecond
 _MAX_WAITING = 64
 _TIMEOUT_S = 20.0
+
+
+class EnvelopeReader:
+    """Reads bodies: ordinary ones at once, large ones and those no parser takes one after the other in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_bytes = settings.max_inflated_bytes
+        self._inline_bytes = min(_INLINE_BYTES, self._max_bytes)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="envelope")
+        self._waiting = 0
+
+    def close(self) -> None:
+        """End the thread; what waits for it is given up."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def read(self, body: bytes) -> Batch:
+        """Return the batch of a body as it was sent.
+
+        Raises:
+            RefusedError: 400, 413 or 503.
+        """
+        try:
+            batch = self._read_inline(body)
+            return batch if batch is not None else await self._read_in_thread(body)
+        except InflatedTooLargeError:
+            raise RefusedError(ErrorCode.BODY_TOO_LARGE) from None
+        except InflateError as error:
+            raise RefusedError(ErrorCode.INVALID_GZIP, str(error)) from None
+        except EnvelopeError as error:
+            raise RefusedError(ErrorCode.INVALID_BATCH, str(error)) from None
+
+    def _read_inline(self, body: bytes) -> Batch | None:
+        try:
+            inflated = inflate(body, self._inline_bytes)
+        except InflatedTooLargeError:
+            if self._inline_bytes == self._max_bytes:
+                raise
+            return None
+        return read_quickly(inflated)
+
+    async def _read_in_thread(self, body: bytes) -> Batch:
+        if self._waiting >= _MAX_WAITING:
+            raise RefusedError(ErrorCode.OVERLOADED)
+        self._waiting += 1
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._thread, self._read_whole, body)
+            return await asyncio.wait_for(reading, _TIMEOUT_S)
+        except TimeoutError:
+            raise RefusedError(ErrorCode.OVERLOADED) from None
+        finally:
+            self._waiting -= 1
+
+    def _read_whole(self, body: bytes) -> Batch:
+        return read_envelope(inflate(body, self._max_bytes))

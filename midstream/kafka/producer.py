@@ -9,7 +9,6 @@ after which the broker refuses whatever follows on that partition: that life is 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Sequence
@@ -19,13 +18,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, ProducerClosed
 from uuid_utils import uuid7
 
+from midstream.kafka.quiet import quiet_aiokafka
 from midstream.logs import get_logger
 from midstream.metrics import PRODUCER_REBUILDS
 from midstream.settings import Settings
 from midstream.topics import MAX_MESSAGE_BYTES, OVERHEAD_BYTES
 
 _log = get_logger(__name__)
-logging.getLogger("aiokafka.producer.producer").setLevel(logging.INFO)  # at debug it logs every body
 
 _LINGER_MS = 5
 _MAX_BATCH_BYTES = 1024 * 1024
@@ -158,6 +157,7 @@ class Producer:
     """Keeps one :class:`Life` after another connected. Belongs to one event loop."""
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
+        quiet_aiokafka()
         self._settings = settings
         self._topics = tuple(topics)
         self._life: Life | None = None
