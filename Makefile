@@ -7,14 +7,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	done; echo python3)
 BIN := $(VENV)/bin
 
-# Arguments for pytest: make test ARGS="tests/unit -k receipt"
+# Arguments for pytest: make test ARGS="tests/unit -k receipt"; and for the demo: make demo ARGS="--seed 2"
 ARGS ?=
 
 SDK := tests/integration/sdk
 SDK_MODULES := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lock clean prerequisites environment test-environment
+.PHONY: help run demo test lint lock clean prerequisites environment test-environment
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ help: ## Say what there is
 # exec: a shell between would take a SIGTERM for itself and leave the pipeline behind.
 run: environment ## Start the whole pipeline here, in the foreground; Ctrl-C stops it
 	@exec $(BIN)/python -m deploy.local
+
+demo: environment ## Send a realistic day of a small fleet and show what became of it
+	@$(BIN)/python -m deploy.local.demo $(ARGS)
 
 test: test-environment $(SDK_MODULES) ## Pass all tests; ARGS="tests/unit -k name" for some
 	$(BIN)/python -m deploy.local.jars

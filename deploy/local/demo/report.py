@@ -1,0 +1,166 @@
+"""The summary of a run: one object for programs, and the same for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from deploy.local.demo.day import STORIES, Day
+from deploy.local.demo.outcome import Outcome, expected_counts
+from deploy.local.demo.queries import Query
+from deploy.local.demo.sender import Ledger
+
+Answer = tuple[Query, list[dict[str, Any]]]
+
+
+def summarise(
+    day: Day,
+    ledger: Ledger,
+    outcome: Outcome,
+    problems: Sequence[str],
+    arrivals: list[dict[str, Any]],
+    answers: Sequence[Answer],
+    accounting: list[dict[str, Any]],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Return the summary, plain values only."""
+    stories = {
+        words: sum(len(batch.events) for batch in ledger.accepted.values() if batch.device.story == story)
+        for story, words in STORIES.items()
+    }
+    summary = {
+        "run": day.run,
+        "day": day.date,
+        "adds_up": not problems,
+        "problems": list(problems),
+        "sent": {
+            "requests": ledger.requests,
+            "batches": len(ledger.accepted),
+            "events": ledger.events,
+            "bytes": ledger.bytes,
+            "lost_replies": ledger.lost_replies,
+            "retries": ledger.refusals,
+            "devices": len({batch.device.id for batch in ledger.accepted.values()}),
+            "by_story": stories,
+        },
+        "ledger": asdict(expected_counts(day, list(ledger.accepted.values()))),
+        "clickhouse": asdict(outcome.counts),
+        "differing_duplicates": outcome.differing,
+        "rejects": outcome.rejects,
+        "tables": outcome.tables,
+        "event": {"mid": day.followed_mid, "arrivals": arrivals},
+        "queries": [{"title": query.title, "sql": query.sql, "rows": rows} for query, rows in answers],
+        "accounting": accounting,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    plain: dict[str, Any] = _plain(summary)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds" if value.microsecond else "seconds")
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def show(console: Console, summary: dict[str, Any]) -> None:
+    """Print the summary for people."""
+    sent = summary["sent"]
+    console.print()
+    console.print(
+        f"[bold]A day of a small fleet[/]: {summary['day']}, run {summary['run']}. {sent['devices']} devices sent "
+        f"{sent['events']:,} events in {sent['batches']} batches ({sent['bytes'] / 1e6:.1f} MB)"
+        f" within {summary['seconds']['sending']} s; {sent['lost_replies']} replies were lost on the way back."
+    )
+    _section(console, "Does it add up?", _balance(summary))
+    if summary["rejects"]:
+        _section(console, "Rejected, by reason (one example each; whole in `rejects`)", _table(summary["rejects"]))
+    _section(console, "Where it is now", _table(_filled(summary["tables"])))
+    _section(
+        console, "One event's way: in a shared file from an administrator, then from the student's phone", _way(summary)
+    )
+    for query in summary["queries"]:
+        _section(console, query["title"], Group(Text(query["sql"], style="dim"), _table(query["rows"])))
+    _section(
+        console,
+        "SELECT * FROM accounting: the minutes of this run, with whatever else was received in them",
+        _table(summary["accounting"]),
+    )
+    for problem in summary["problems"]:
+        console.print(f"[bold red]does not add up:[/] {problem}")
+    if not summary["problems"]:
+        console.print("\n[bold green]Every event that was sent is accounted for.[/]")
+
+
+def _section(console: Console, title: str, content: Any) -> None:
+    console.print(f"\n[bold cyan]{title}[/]")
+    console.print(Padding(content, (0, 0, 0, 2)))
+
+
+def _balance(summary: dict[str, Any]) -> Group:
+    ledger, found = summary["ledger"], summary["clickhouse"]
+    what = {
+        "received": "all arrivals",
+        "stored": "each event once, whoever brought it first",
+        "duplicate": f"arrivals of an event already stored ({summary['differing_duplicates']} with other contents)",
+        "rejected": "broken events, refused one by one",
+    }
+    table = _grid("", "sent, by the client's ledger", "in ClickHouse", "", "")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for name, words in what.items():
+        good = ledger[name] == found[name]
+        mark = "[green]=[/]" if good else "[bold red]differs[/]"
+        table.add_row(name, f"{ledger[name]:,}", f"{found[name]:,}", mark, f"[dim]{words}[/]")
+    parts = [found[name] for name in ("stored", "duplicate", "rejected")]
+    total = sum(parts)
+    sign = "=" if total == found["received"] else "[bold red]is not[/]"
+    line = f"{' + '.join(f'{part:,}' for part in parts)} {sign} {found['received']:,}"
+    stories = "; ".join(f"{words}: {events:,}" for words, events in summary["sent"]["by_story"].items())
+    return Group(table, Text.from_markup(line), Text(f"Events sent by devices {stories}", style="dim"))
+
+
+def _way(summary: dict[str, Any]) -> Group:
+    arrivals = [
+        {
+            "received_at": row["received_at"][11:23],
+            "outcome": row["outcome"],
+            "batch (event)": f"{row['batch_id']} ({row['event_index']})",
+            "its device": row["batch_did"][:8],
+            "Kafka": f"{row['topic']} {row['partition']} @ {row['offset']}",
+        }
+        for row in summary["event"]["arrivals"]
+    ]
+    return Group(Text(f"mid {summary['event']['mid']}"), _table(arrivals))
+
+
+def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: "" if value is None else value for key, value in row.items()} for row in rows]
+
+
+def _grid(*titles: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title)
+    return table
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = _grid(*(rows[0] if rows else ()))
+    for index, name in enumerate(rows[0] if rows else ()):
+        if isinstance(rows[0][name], int | float):
+            table.columns[index].justify = "right"
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int | float) else Text(str(value)) for value in row.values()))
+    return table
