@@ -1,0 +1,1 @@
+"""Reading and judging one event. Pure: no Kafka, no clock."""
