@@ -1,3 +1,4 @@
+import contextlib
 import json
 import time
 
@@ -111,10 +112,8 @@ def test_every_object_is_taken_and_keeps_its_value(value: dict[str, object], ind
 
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_a_row_or_an_error(data: bytes) -> None:
-    try:
+    with contextlib.suppress(DimensionError):
         read(data)
-    except DimensionError:
-        pass
 
 
 def test_a_row_survives_the_topic() -> None:

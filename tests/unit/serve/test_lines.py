@@ -22,7 +22,10 @@ def inflate(data: bytes, step: int, piece_bytes: int = 1000) -> bytes:
     return b"".join(out)
 
 
-@given(lines=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"").replace(b"\r", b""))), step=st.integers(1, 50))
+@given(
+    lines=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"").replace(b"\r", b""))),
+    step=st.integers(1, 50),
+)
 def test_lines_are_the_same_however_the_body_is_cut(lines: list[bytes], step: int) -> None:
     lines = [b"first", *lines]
     assert split(b"\n".join([*lines, b"end"]), step) == [*lines, b"end"]

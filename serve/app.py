@@ -1,0 +1,53 @@
+"""The api as one ASGI application: the read and control side."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from midstream.settings import Settings
+from serve import credentials, dimensions, status, validate
+from serve.errors import install_error_handlers
+from serve.openapi import DESCRIPTION, install_docs
+from serve.services import Services
+from serve.wiring import open_services
+
+
+def create_app(
+    settings: Settings,
+    *,
+    services: Services | None = None,
+    accepting: Callable[[], bool] | None = None,
+) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: the settings of this process.
+        services: what the routes call; made at start-up and closed at shutdown when not given.
+        accepting: whether a batch posted now would be durable, as the collector of this process sees it; None
+            without one.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings, accepting) as opened:
+            app.state.services = opened
+            yield
+
+    app = FastAPI(
+        title="Midstream",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,  # our own page: FastAPI's loads Swagger UI from another host
+        redoc_url=None,
+        lifespan=lifespan if services is None else None,
+    )
+    if services is not None:
+        app.state.services = services
+    install_error_handlers(app)
+    for router in (validate.router, dimensions.router, credentials.router, status.router):
+        app.include_router(router)
+    install_docs(app)
+    return app

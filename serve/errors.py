@@ -1,0 +1,87 @@
+"""Errors of the API: always JSON with a code and a message, never a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from midstream.logs import get_logger
+from midstream.registry.errors import RegistryUnavailable, Unauthorized
+
+_log = get_logger(__name__)
+
+_RETRY_AFTER_S = 2
+_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+
+class ApiError(Exception):
+    """A request that is refused.
+
+    Attributes:
+        status: HTTP status.
+        code: a constant that a program may compare.
+        message: a sentence for a person.
+        details: more members of the reply's object.
+    """
+
+    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+def error_reply(status: int, code: str, message: str, **details: Any) -> JSONResponse:
+    """Make the reply of a refused request; 503 and 429 say when to try again."""
+    headers = {}
+    if status in (429, 503):
+        headers["Retry-After"] = str(_RETRY_AFTER_S)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"code": code, "message": message, **details}, status, headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Turn every exception of a request into its reply."""
+
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> Response:
+        return error_reply(error.status, error.code, error.message, **error.details)
+
+    @app.exception_handler(Unauthorized)
+    async def unauthorized(request: Request, error: Unauthorized) -> Response:
+        _log.info("request.unauthorized", path=request.url.path, reason=error.reason)
+        return error_reply(401, "UNAUTHORIZED", "Unauthorized")
+
+    @app.exception_handler(RegistryUnavailable)
+    async def registry_away(request: Request, error: RegistryUnavailable) -> Response:
+        _log.warning("registry.unavailable", reason=str(error))
+        return error_reply(503, "REGISTRY_UNAVAILABLE", "credentials cannot be checked now; try again")
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return error_reply(400, "INVALID_REQUEST", f"{place}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        code = _CODES.get(error.status_code, f"HTTP_{error.status_code}")
+        message = {
+            404: f"there is nothing at {request.url.path[:200]}",
+            405: f"{request.url.path[:200]} does not take {request.method[:20]}",
+        }.get(error.status_code, str(error.detail))
+        reply = error_reply(error.status_code, code, message)
+        reply.headers.update(error.headers or {})
+        return reply
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        # Starlette raises the error again after this reply, so that the server logs it with its traceback.
+        return error_reply(500, "INTERNAL", "the request failed through no fault of its own; see the log")

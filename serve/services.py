@@ -1,0 +1,86 @@
+"""What the routes work with, each behind the little of it that they need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fastapi import Request
+
+from midstream.dimensions import Dimension, VersionClock
+from midstream.events.judge import Judge
+from midstream.registry.auth import Principal
+from midstream.registry.credentials import Issued
+from midstream.settings import Settings
+from serve.readiness import Readiness
+
+MAX_BULK_LOADS = 4
+"""Bulk loads that one process takes at once: each holds some MiB of rows on their way to Kafka."""
+
+MAX_VALIDATIONS = 2
+"""Bodies that one process judges at once for ``POST /v1/validate``."""
+
+
+class Authenticates(Protocol):
+    """Tells who sends a request."""
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Return the sender; raise Unauthorized or RegistryUnavailable."""
+
+
+class BulkPublication(Protocol):
+    """Rows on their way to Kafka."""
+
+    async def add(self, rows: Sequence[Dimension]) -> None:
+        """Take rows; wait while too many are under way; raise PublishError."""
+
+    async def finish(self) -> None:
+        """Wait until Kafka has acknowledged every row; raise PublishError."""
+
+    @property
+    def acknowledged(self) -> int:
+        """Rows that Kafka has acknowledged so far."""
+
+
+class PublishesDimensions(Protocol):
+    """Writes rows to the topic ``dimensions``."""
+
+    async def publish(self, row: Dimension) -> None:
+        """Return when Kafka has acknowledged the row; raise PublishError."""
+
+    def bulk(self) -> BulkPublication:
+        """Begin many rows."""
+
+
+class FindsDimensions(Protocol):
+    """Reads rows from ClickHouse."""
+
+    async def find(self, type_: str, id_: str) -> dict[str, Any] | None:
+        """Return the row, None when there is none; raise ClickHouseError."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything the routes call. A test puts doubles in their place."""
+
+    settings: Settings
+    authenticator: Authenticates
+    register: Callable[[str, str], Issued]
+    """Blocks: :meth:`midstream.registry.credentials.Credentials.register`."""
+    publisher: PublishesDimensions
+    finder: FindsDimensions
+    judge: Judge
+    accepting: Callable[[], bool] | None
+    """Whether a batch posted now would be durable; None where no collector shares the process."""
+    readiness: Readiness
+    clock: VersionClock = field(default_factory=VersionClock)
+    bulk_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BULK_LOADS))
+    validate_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_VALIDATIONS))
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the application that serves ``request``."""
+    services: Services = request.app.state.services
+    return services

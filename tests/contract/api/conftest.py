@@ -1,0 +1,139 @@
+"""The api in process, with doubles for Kafka, ClickHouse and the judge; the registry is real."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from midstream.clickhouse.client import ClickHouseError
+from midstream.dimensions import Dimension
+from midstream.kafka.dimension_publisher import PublishError
+from midstream.registry.auth import Authenticator
+from midstream.registry.credentials import Credentials
+from midstream.registry.migrate import migrate
+from midstream.settings import Settings
+from serve.app import create_app
+from serve.readiness import OK, Readiness
+from serve.services import Services
+
+
+class FakePublisher:
+    """Keeps rows as Kafka would; ``away`` lets it acknowledge no more, from the ``fail_after``-th row on."""
+
+    def __init__(self) -> None:
+        self.rows: list[Dimension] = []
+        self.fail_after: int | None = None
+
+    async def publish(self, row: Dimension) -> None:
+        bulk = self.bulk()
+        await bulk.add([row])
+
+    def bulk(self) -> "FakeBulk":
+        return FakeBulk(self)
+
+
+class FakeBulk:
+    def __init__(self, publisher: FakePublisher) -> None:
+        self._publisher = publisher
+        self.acknowledged = 0
+        self.sizes: list[int] = []
+
+    async def add(self, rows: Sequence[Dimension]) -> None:
+        for row in rows:
+            if self._publisher.fail_after is not None and len(self._publisher.rows) >= self._publisher.fail_after:
+                raise PublishError("Kafka did not acknowledge in time")
+            self._publisher.rows.append(row)
+            self.acknowledged += 1
+
+    async def finish(self) -> None:
+        await self.add([])
+
+
+class FakeFinder:
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self.away = False
+
+    async def find(self, type_: str, id_: str) -> dict[str, Any] | None:
+        if self.away:
+            raise ClickHouseError("no answer from ClickHouse: secret-host", None)
+        return self.rows.get((type_, id_))
+
+
+class Parts:
+    """What the checks of /ready find; a test changes it."""
+
+    def __init__(self) -> None:
+        self.states = {"kafka": OK, "clickhouse": OK, "validate": OK, "store": OK}
+        self.accepting = True
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, max_dimension_bytes=2048, max_body_bytes=4096, max_inflated_bytes=8192)
+
+
+@pytest.fixture
+def credentials(settings: Settings) -> Iterator[Credentials]:
+    migrate(settings)
+    opened = Credentials(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def operator(credentials: Credentials) -> dict[str, str]:
+    return {"authorization": f"Bearer {credentials.create('op', role='operator').token}"}
+
+
+@pytest.fixture
+def app_token(credentials: Credentials) -> dict[str, str]:
+    return {"authorization": f"bearer {credentials.create('app').token}"}
+
+
+@pytest.fixture
+def publisher() -> FakePublisher:
+    return FakePublisher()
+
+
+@pytest.fixture
+def finder() -> FakeFinder:
+    return FakeFinder()
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts()
+
+
+@pytest.fixture
+async def services(
+    settings: Settings, credentials: Credentials, publisher: FakePublisher, finder: FakeFinder, parts: Parts
+) -> AsyncIterator[Services]:
+    from midstream.events.judge import Judge
+    from midstream.events.schemas import load_schemas
+
+    async def check() -> dict[str, str]:
+        return parts.states
+
+    authenticator = Authenticator(settings)
+    yield Services(
+        settings=settings,
+        authenticator=authenticator,
+        register=credentials.register,
+        publisher=publisher,
+        finder=finder,
+        judge=Judge(load_schemas(None), settings.max_event_bytes, settings.max_event_depth),
+        accepting=lambda: parts.accepting,
+        readiness=Readiness({"parts": check}, remember_s=0),
+    )
+    authenticator.close()
+
+
+@pytest.fixture
+async def client(settings: Settings, services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(settings, services=services), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://midstream") as opened:
+        yield opened

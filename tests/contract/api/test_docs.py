@@ -1,0 +1,61 @@
+import re
+
+import httpx
+
+EXTERNAL = re.compile(r"""(?:https?:)?//(?!midstream)[a-z0-9.-]+\.[a-z]{2,}""", re.IGNORECASE)
+
+
+async def test_the_page_and_all_it_loads_come_from_here(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.status_code == 200
+    assert not EXTERNAL.findall(page.text)
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+    assert len(loaded) >= 3
+    for path in loaded:
+        assert path.startswith("/docs/static/")
+        asset = await client.get(path)
+        assert asset.status_code == 200
+        assert len(asset.content) > 1000
+
+
+async def test_swagger_ui_asks_no_other_host(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    assert re.search(r'"validatorUrl":\s*null', page)  # else it sends the document's address to its makers
+    css = (await client.get("/docs/static/swagger-ui.css")).text
+    assert not re.search(r"@import|url\(['\"]?(?:https?:)?//", css)
+
+
+async def test_the_document_names_every_endpoint_and_its_replies(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    paths = document["paths"]
+    telemetry = {"200", "400", "401", "403", "408", "413", "415", "429", "503"}
+    expected = {
+        ("/api/data/v1/telemetry", "post"): telemetry,
+        ("/v1/telemetry", "post"): telemetry,
+        ("/v1/validate", "post"): {"200", "400", "401", "413", "415", "503"},
+        ("/v1/dimensions/{type}/{id}", "put"): {"200", "400", "401", "403", "404", "413", "503"},
+        ("/v1/dimensions/{type}/{id}", "get"): {"200", "401", "403", "404", "503"},
+        ("/v1/dimensions/{type}", "post"): {"200", "400", "401", "403", "404", "503"},
+        ("/api/api-manager/v1/consumer/{name}/credential/register", "post"): {"200", "400", "401", "403", "409", "503"},
+        ("/health", "get"): {"200"},
+        ("/accepting", "get"): {"200", "503"},
+        ("/ready", "get"): {"200", "503"},
+        ("/metrics", "get"): {"200"},
+    }
+    for (path, method), statuses in expected.items():
+        assert statuses <= set(paths[path][method]["responses"]), path
+        assert "422" not in paths[path][method]["responses"], path
+    for path, method in expected:
+        operation = paths[path][method]
+        guarded = not path.startswith(("/health", "/accepting", "/ready", "/metrics"))
+        assert bool(operation.get("security")) == guarded, path
+    assert "bearer" in document["components"]["securitySchemes"]
+    ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert len(ids) == len(set(ids))
+
+
+async def test_the_first_page_leads_on(client: httpx.AsyncClient) -> None:
+    page = await client.get("/")
+    assert page.status_code == 200
+    for path in set(re.findall(r'href="([^"]+)"', page.text)):
+        assert (await client.get(path)).status_code == 200
