@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         512 * KIB, ge=1 * KIB, description="Largest event; larger becomes a dead letter EVENT_TOO_LARGE."
     )
     max_event_depth: int = Field(
-        64, ge=4, le=512, description="Deepest nesting of an event; deeper becomes a dead letter TOO_DEEP."
+        64, ge=4, le=250, description="Deepest nesting of an event; deeper becomes a dead letter TOO_DEEP."
     )
     seal_interval_ms: int = Field(
         250, ge=1, le=60_000, description="Longest time an event waits for its block to be sealed."
