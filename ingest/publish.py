@@ -12,7 +12,6 @@ from itertools import count
 from typing import Protocol
 
 import xxhash
-from aiokafka.errors import KafkaError
 
 from midstream.kafka.producer import Life, Producer, ProducerUnavailable
 from midstream.receipt import Receipt, encode_receipt
@@ -94,32 +93,66 @@ class KafkaPublisher:
 
     async def publish(self, body: bytes, key: bytes, make_receipt: MakeReceipt, release: Callable[[], None]) -> None:
         """See :class:`Publisher`."""
-        life: Life | None = None
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
         delivery: asyncio.Future[object] | None = None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                life = self._producer.life()
-                partition = self._partition(life, key)
-                lane = self._lane(life, partition)
-                async with lane.lock:
-                    receipt = encode_receipt(make_receipt(lane.collector, lane.next_sequence))
-                    delivery = await life.hand_over(RAW.name, partition, key or None, body, [(RECEIPT_HEADER, receipt)])
-                    lane.next_sequence += 1
-                delivery.add_done_callback(lambda _: release())
-                await asyncio.shield(delivery)  # the record stays in the producer whoever stops waiting
+            life = self._producer.life()
+            partition = self._partition(life, key)
+            lane = self._lane(life, partition)
+            await self._enter(lane, life)
+            try:
+                if not life.ready:  # it may have ended or stalled while this waited
+                    raise NotPublishedError("earlier batches were not acknowledged in time")
+                receipt = encode_receipt(make_receipt(lane.collector, lane.next_sequence))
+                delivery = await life.hand_over(RAW.name, partition, key or None, body, [(RECEIPT_HEADER, receipt)])
+                lane.next_sequence += 1
+            finally:
+                lane.lock.release()
         except ProducerUnavailable as error:
             raise NotPublishedError(str(error)) from None
-        except TimeoutError:
-            if life is not None:
-                life.stall()
-            if delivery is None:
-                raise NotPublishedError("earlier batches were not acknowledged in time") from None
-            raise OutcomeUnknownError("no acknowledgement came in time") from None
-        except KafkaError as error:
-            raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}") from None
         finally:
             if delivery is None:
                 release()
+        await self._acknowledged(life, delivery, deadline, release)
+
+    async def _enter(self, lane: _Lane, life: Life) -> None:
+        if not lane.lock.locked():
+            await lane.lock.acquire()  # does not wait
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await lane.lock.acquire()
+        except TimeoutError:
+            life.stall()
+            raise NotPublishedError("earlier batches were not acknowledged in time") from None
+
+    async def _acknowledged(
+        self, life: Life, delivery: asyncio.Future[object], deadline: float, release: Callable[[], None]
+    ) -> None:
+        """Wait for the acknowledgement. The record stays in the producer, and is held, whoever stops waiting."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def settle(_: object = None) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        def let_go(_: object) -> None:
+            release()
+            settle()
+
+        delivery.add_done_callback(let_go)
+        timer = loop.call_at(deadline, settle)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        if not delivery.done():
+            life.stall()
+            raise OutcomeUnknownError("no acknowledgement came in time")
+        error = delivery.exception()
+        if error is not None:
+            raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}")
 
     def _partition(self, life: Life, key: bytes) -> int:
         number = xxhash.xxh3_64_intdigest(key) if key else next(self._spread)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -115,14 +115,13 @@ def refused(error: RefusedError, request_id: str, msgid: str) -> Reply:
 
 
 def _body(resmsgid: str, msgid: str, err: str | None, errmsg: str | None, response_code: str, **more: str) -> bytes:
-    now = time.time()
-    moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+    seconds, ms = divmod(time.time_ns() // 1_000_000, 1000)
     return orjson.dumps(
         {
             "id": "api.telemetry",
             "ver": "1.0",
-            "ts": moment.replace("+00:00", "Z"),
-            "ets": int(now * 1000),
+            "ts": f"{_second(seconds)}.{ms:03}Z",
+            "ets": seconds * 1000 + ms,
             "params": {
                 "resmsgid": resmsgid,
                 "msgid": msgid,
@@ -134,6 +133,11 @@ def _body(resmsgid: str, msgid: str, err: str | None, errmsg: str | None, respon
             **more,
         }
     )
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 async def send_reply(send: Send, reply: Reply, headers: Sequence[Header] = ()) -> None:

@@ -135,6 +135,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_strict = json.JSONDecoder(parse_int=_integer, parse_constant=_refuse_constant)  # loads() would make one each time
+
+
 def _parse(text: bytes) -> Any:
     """Parse strictly.
 
@@ -142,7 +145,7 @@ def _parse(text: bytes) -> Any:
         EnvelopeError: ``text`` is not JSON.
     """
     try:
-        return json.loads(text.decode(), parse_int=_integer, parse_constant=_refuse_constant)
+        return _strict.decode(text.decode())
     except UnicodeDecodeError as error:
         raise EnvelopeError("the body is not UTF-8 outside of its events") from error
     except ValueError as error:
