@@ -1,0 +1,100 @@
+import asyncio
+import gzip
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest import envelopes
+from ingest.envelopes import EnvelopeReader
+from ingest.replies import ErrorCode, RefusedError
+from midstream.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, registry="")
+
+
+@pytest.fixture
+def reader(settings: Settings) -> Iterator[EnvelopeReader]:
+    opened = EnvelopeReader(settings)
+    yield opened
+    opened.close()
+
+
+async def test_ordinary_body_is_read_at_once(reader: EnvelopeReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_thread", None)
+    for body in (b'{"events":[{},{}]}', gzip.compress(b'{"events":[{},{}]}')):
+        assert len((await reader.read(body)).events) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"events":[{"a":NaN},{}]}', b'{"events":[{},"' + b"x" * 1_000_000 + b'"]}',
+     gzip.compress(b'{"events":[{},"' + b"x" * 3_000_000 + b'"]}')],
+)  # fmt: skip
+async def test_what_may_take_long_is_read_in_the_thread(
+    reader: EnvelopeReader, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    names: list[str] = []
+    whole = envelopes.read_envelope
+
+    def recording(text: bytes) -> object:
+        names.append(threading.current_thread().name)
+        return whole(text)
+
+    monkeypatch.setattr(envelopes, "read_envelope", recording)
+    assert len((await reader.read(body)).events) == 2
+    assert len(names) == 1
+    assert names[0].startswith("envelope")
+
+
+async def test_hostile_body_does_not_hold_up_the_event_loop(reader: EnvelopeReader) -> None:
+    hostile = gzip.compress(b'{"events":[' + b'{"a":[NaN,{"b":"x"}]},' * 300_000 + b"{}]}")
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - began)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0.01)
+    assert len((await reader.read(hostile)).events) == 300_001
+    watcher.cancel()
+    assert longest < 0.5
+
+
+async def test_queue_of_the_thread_is_bounded(reader: EnvelopeReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelopes, "_MAX_WAITING", 2)
+    gate = threading.Event()
+
+    def blocked(body: bytes) -> None:
+        gate.wait(10)
+        raise envelopes.EnvelopeError("no batch")
+
+    monkeypatch.setattr(envelopes, "read_envelope", blocked)
+    waiting = [asyncio.create_task(reader.read(b"{")) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(RefusedError) as refused:
+        await reader.read(b"{")
+    assert refused.value.code is ErrorCode.OVERLOADED
+    gate.set()
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(result, RefusedError)
+        assert result.code is ErrorCode.INVALID_BATCH
+
+
+async def test_wait_for_the_thread_is_bounded(reader: EnvelopeReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelopes, "_TIMEOUT_S", 0.05)
+    gate = threading.Event()
+    monkeypatch.setattr(envelopes, "read_envelope", lambda _body: gate.wait(10))
+    with pytest.raises(RefusedError) as refused:
+        await reader.read(b"{")
+    assert refused.value.code is ErrorCode.OVERLOADED
+    gate.set()
