@@ -9,8 +9,8 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from ingest.inflate import InflatedTooLargeError, InflateError, inflate
-from serve.errors import ApiError
 from midstream.lines import GZIP_MARK, GzipError, Inflater, LineSplitter
+from serve.errors import ApiError
 
 _PIECE_BYTES = 64 * 1024  # what is taken up at once: some ms of work
 
@@ -22,6 +22,15 @@ async def read_body(request: Request, *, max_bytes: int, max_inflated_bytes: int
         ApiError: 413 too large, 408 too slow, 415 another encoding, 400 broken gzip or the client went away.
     """
     _check_encoding(request)
+    return _inflate(await read_raw(request, max_bytes=max_bytes, timeout_ms=timeout_ms), max_inflated_bytes)
+
+
+async def read_raw(request: Request, *, max_bytes: int, timeout_ms: int) -> bytes:
+    """Return the whole body as it was sent.
+
+    Raises:
+        ApiError: 413 too large, 408 too slow, 400 the client went away.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -38,7 +47,7 @@ async def read_body(request: Request, *, max_bytes: int, max_inflated_bytes: int
         raise ApiError(408, "BODY_TIMEOUT", f"the body did not come within {timeout_ms} ms") from None
     except ClientDisconnect:
         raise _gone() from None
-    return _inflate(b"".join(parts), max_inflated_bytes)
+    return b"".join(parts)
 
 
 async def body_lines(request: Request, *, max_line_bytes: int, timeout_ms: int) -> AsyncIterator[list[bytes | None]]:

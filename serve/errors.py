@@ -84,4 +84,4 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         # Starlette raises the error again after this reply, so that the server logs it with its traceback.
-        return error_reply(500, "INTERNAL", "the request failed through no fault of its own; see the log")
+        return error_reply(500, "INTERNAL_ERROR", "the request failed through no fault of its own; see the log")

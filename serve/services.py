@@ -10,17 +10,14 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from midstream.dimensions import Dimension, VersionClock
-from midstream.events.judge import Judge
 from midstream.registry.auth import Principal
 from midstream.registry.credentials import Issued
 from midstream.settings import Settings
 from serve.readiness import Readiness
+from serve.validations import Validations
 
 MAX_BULK_LOADS = 4
 """Bulk loads that one process takes at once: each holds some MiB of rows on their way to Kafka."""
-
-MAX_VALIDATIONS = 2
-"""Bodies that one process judges at once for ``POST /v1/validate``."""
 
 
 class Authenticates(Protocol):
@@ -71,13 +68,12 @@ class Services:
     """Blocks: :meth:`midstream.registry.credentials.Credentials.register`."""
     publisher: PublishesDimensions
     finder: FindsDimensions
-    judge: Judge
+    validations: Validations
     accepting: Callable[[], bool] | None
     """Whether a batch posted now would be durable; None where no collector shares the process."""
     readiness: Readiness
     clock: VersionClock = field(default_factory=VersionClock)
     bulk_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BULK_LOADS))
-    validate_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_VALIDATIONS))
 
 
 def services_of(request: Request) -> Services:

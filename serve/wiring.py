@@ -23,6 +23,7 @@ from midstream.topics import GROUP_STORE, GROUP_VALIDATE
 from serve.finder import DimensionFinder, LazyClient
 from serve.readiness import CHECK_TIMEOUT_S, OK, Check, Readiness
 from serve.services import Services
+from serve.validations import Validations
 
 _log = get_logger(__name__)
 
@@ -36,9 +37,10 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
     """Open everything; Kafka and ClickHouse are connected to when they are first needed.
 
     Raises:
+        midstream.events.schemas.SchemaError: a deployment's own schema cannot be used.
         midstream.registry.errors.RegistryUnavailable: the registry cannot be opened.
     """
-    judge = Judge(load_schemas(settings.schemas), settings.max_event_bytes, settings.max_event_depth)
+    schemas = load_schemas(settings.schemas)
     async with AsyncExitStack() as stack:
         authenticator = Authenticator(settings)
         stack.callback(authenticator.close)
@@ -46,6 +48,8 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         stack.callback(credentials.close)
         publisher = DimensionPublisher(settings)
         stack.push_async_callback(publisher.close)
+        validations = Validations(settings, Judge(schemas, settings.max_event_bytes, settings.max_event_depth))
+        stack.callback(validations.close)
         finder = DimensionFinder(settings)
         stack.callback(finder.close)
         groups = GroupStates(settings, _CHECK_TIMEOUT_MS)
@@ -67,7 +71,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
             register=credentials.register,
             publisher=publisher,
             finder=finder,
-            judge=judge,
+            validations=validations,
             accepting=accepting,
             readiness=Readiness(checks),
         )

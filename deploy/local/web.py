@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -85,7 +86,7 @@ def _create_application() -> Application:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        watch = asyncio.create_task(_stop_with_parent(os.getppid()), name="parent-watch")
+        watch = asyncio.create_task(_stop_with_parent(), name="parent-watch")
         await collector.startup()
         try:
             async with api.router.lifespan_context(api):
@@ -97,9 +98,12 @@ def _create_application() -> Application:
     return Application(collector, api, Router(lifespan=lifespan))
 
 
-async def _stop_with_parent(parent: int) -> None:
+async def _stop_with_parent() -> None:
     """End this worker when its parent was killed: it would hold the port, and nobody would start it anew."""
-    while os.getppid() == parent:  # noqa: ASYNC110  nothing tells when a parent dies
+    parent = multiprocessing.parent_process()
+    if parent is None:  # one worker: the process that serves is the supervised one
+        return
+    while parent.is_alive():  # noqa: ASYNC110  nothing tells when a parent dies
         await asyncio.sleep(_PARENT_CHECK_S)
     _log.warning("web.parent_gone")
     os.kill(os.getpid(), signal.SIGTERM)

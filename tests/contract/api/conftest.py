@@ -9,6 +9,8 @@ import pytest
 
 from midstream.clickhouse.client import ClickHouseError
 from midstream.dimensions import Dimension
+from midstream.events.judge import Judge
+from midstream.events.schemas import load_schemas
 from midstream.kafka.dimension_publisher import PublishError
 from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
@@ -17,6 +19,7 @@ from midstream.settings import Settings
 from serve.app import create_app
 from serve.readiness import OK, Readiness
 from serve.services import Services
+from serve.validations import Validations
 
 
 class FakePublisher:
@@ -112,24 +115,23 @@ def parts() -> Parts:
 async def services(
     settings: Settings, credentials: Credentials, publisher: FakePublisher, finder: FakeFinder, parts: Parts
 ) -> AsyncIterator[Services]:
-    from midstream.events.judge import Judge
-    from midstream.events.schemas import load_schemas
-
     async def check() -> dict[str, str]:
         return parts.states
 
     authenticator = Authenticator(settings)
+    validations = Validations(settings, Judge(load_schemas(), settings.max_event_bytes, settings.max_event_depth))
     yield Services(
         settings=settings,
         authenticator=authenticator,
         register=credentials.register,
         publisher=publisher,
         finder=finder,
-        judge=Judge(load_schemas(None), settings.max_event_bytes, settings.max_event_depth),
+        validations=validations,
         accepting=lambda: parts.accepting,
         readiness=Readiness({"parts": check}, remember_s=0),
     )
     authenticator.close()
+    validations.close()
 
 
 @pytest.fixture

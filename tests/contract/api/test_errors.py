@@ -51,6 +51,6 @@ async def test_a_fault_of_ours_is_500_in_json_without_a_traceback(services: Serv
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://midstream") as client:
         reply = await client.get("/v1/dimensions/user/u1", headers=operator)
-    assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL")
+    assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
     assert "inner words" not in reply.text
     assert "Traceback" not in reply.text
