@@ -178,9 +178,9 @@ class _PostRoom:
 
 
 STORIES: dict[Story, str] = {
-    "daily": "synced on the day",
+    "daily": "online: synced on the day",
     "offline": "offline for days, then synced",
-    "shared file": "offline; an administrator synced the shared file first",
-    "wrong clock": "clock hours ahead, in 1970, in seconds, in microseconds",
-    "web": "the teachers' portal, as it happens",
+    "shared file": "offline: an administrator synced the shared file, later the phone",
+    "wrong clock": "clock 5 hours ahead; in 1970; ets in seconds; ets in microseconds",
+    "web": "the teachers' portal: as it happens",
 }

@@ -46,7 +46,7 @@ class Outcome:
     differing: int
     """Duplicates whose contents were not those of the stored event."""
     rejects: list[dict[str, Any]]
-    """``code, count, pointer, message`` (of one of them) by code."""
+    """``code, count, pointer, message`` by code; pointer and message of the commonest kind."""
     tables: list[dict[str, Any]]
     """``table, of_this_run, in_all``."""
 
@@ -103,9 +103,9 @@ class RunReader:
         ((differing,),) = rows(f"SELECT countIf(differs) FROM duplicates WHERE {_OURS}", self._parameters)  # noqa: S608
         mids = rows(f"SELECT mid FROM events WHERE {_OURS}", self._parameters)  # noqa: S608 - constants
         rejects = self._clickhouse.named_rows(
-            "SELECT code, count() AS count, argMin(pointer, at) AS pointer, argMin(message, at) AS message "  # noqa: S608
-            f"FROM (SELECT *, (batch_id, event_index) AS at FROM rejects WHERE {_OURS}) "
-            "GROUP BY code ORDER BY count DESC, code",
+            "SELECT code, sum(alike) AS count, argMax(pointer, alike) AS pointer, argMax(message, alike) AS message "  # noqa: S608
+            "FROM (SELECT code, pointer, min(message) AS message, count() AS alike "
+            f"FROM rejects WHERE {_OURS} GROUP BY code, pointer) GROUP BY code ORDER BY count DESC, code",
             self._parameters,
         )
         return Outcome(

@@ -56,13 +56,23 @@ def summarise(
         "differing_duplicates": outcome.differing,
         "rejects": outcome.rejects,
         "tables": outcome.tables,
-        "event": {"mid": day.followed_mid, "arrivals": arrivals},
+        "event": {
+            "mid": day.followed_mid,
+            "arrivals": [{"sent_by": _sender(day, ledger, row["batch_id"]), **row} for row in arrivals],
+        },
         "queries": [{"title": query.title, "sql": query.sql, "rows": rows} for query, rows in answers],
         "accounting": accounting,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     plain: dict[str, Any] = _plain(summary)
     return plain
+
+
+def _sender(day: Day, ledger: Ledger, batch_id: str) -> str:
+    batch = ledger.accepted.get(batch_id)
+    if batch is None:
+        return "unknown: the reply got lost"
+    return "administrator" if batch.sender == day.fleet.administrator else "student's phone"
 
 
 def _plain(value: Any) -> Any:
@@ -82,12 +92,14 @@ def show(console: Console, summary: dict[str, Any]) -> None:
     console.print(
         f"[bold]A day of a small fleet[/]: {summary['day']}, run {summary['run']}. {sent['devices']} devices sent "
         f"{sent['events']:,} events in {sent['batches']} batches ({sent['bytes'] / 1e6:.1f} MB)"
-        f" within {summary['seconds']['sending']} s; {sent['lost_replies']} replies were lost on the way back."
+        f" in {summary['seconds']['sending']} s; all was in ClickHouse {summary['seconds']['arriving']} s later. "
+        f"{sent['lost_replies']} replies were lost on the way back, so these batches were sent twice."
     )
+    _section(console, "Who sent them", _stories(summary))
     _section(console, "Does it add up?", _balance(summary))
     if summary["rejects"]:
         _section(console, "Rejected, by reason (one example each; whole in `rejects`)", _table(summary["rejects"]))
-    _section(console, "Where it is now", _table(_filled(summary["tables"])))
+    _section(console, "Where it is now", _table(_tables(summary)))
     _section(
         console, "One event's way: in a shared file from an administrator, then from the student's phone", _way(summary)
     )
@@ -106,18 +118,18 @@ def show(console: Console, summary: dict[str, Any]) -> None:
 
 def _section(console: Console, title: str, content: Any) -> None:
     console.print(f"\n[bold cyan]{title}[/]")
-    console.print(Padding(content, (0, 0, 0, 2)))
+    console.print(Padding(content, (0, 0, 0, 2), expand=False))
 
 
 def _balance(summary: dict[str, Any]) -> Group:
     ledger, found = summary["ledger"], summary["clickhouse"]
     what = {
-        "received": "all arrivals",
-        "stored": "each event once, whoever brought it first",
-        "duplicate": f"arrivals of an event already stored ({summary['differing_duplicates']} with other contents)",
-        "rejected": "broken events, refused one by one",
+        "received": "every arrival of every event",
+        "stored": "each event once",
+        "duplicate": f"stored before ({summary['differing_duplicates']} had other contents)",
+        "rejected": "broken: refused, their neighbours not",
     }
-    table = _grid("", "sent, by the client's ledger", "in ClickHouse", "", "")
+    table = _grid("", "client's ledger", "in ClickHouse", "", "")
     table.columns[1].justify = table.columns[2].justify = "right"
     for name, words in what.items():
         good = ledger[name] == found[name]
@@ -127,17 +139,21 @@ def _balance(summary: dict[str, Any]) -> Group:
     total = sum(parts)
     sign = "=" if total == found["received"] else "[bold red]is not[/]"
     line = f"{' + '.join(f'{part:,}' for part in parts)} {sign} {found['received']:,}"
-    stories = "; ".join(f"{words}: {events:,}" for words, events in summary["sent"]["by_story"].items())
-    return Group(table, Text.from_markup(line), Text(f"Events sent by devices {stories}", style="dim"))
+    return Group(table, Text.from_markup(line))
+
+
+def _stories(summary: dict[str, Any]) -> Table:
+    return _table([{"devices": words, "events": events} for words, events in summary["sent"]["by_story"].items()])
 
 
 def _way(summary: dict[str, Any]) -> Group:
     arrivals = [
         {
             "received_at": row["received_at"][11:23],
+            "sent by": row["sent_by"],
             "outcome": row["outcome"],
             "batch (event)": f"{row['batch_id']} ({row['event_index']})",
-            "its device": row["batch_did"][:8],
+            "device": row["batch_did"][:8],
             "Kafka": f"{row['topic']} {row['partition']} @ {row['offset']}",
         }
         for row in summary["event"]["arrivals"]
@@ -145,8 +161,15 @@ def _way(summary: dict[str, Any]) -> Group:
     return Group(Text(f"mid {summary['event']['mid']}"), _table(arrivals))
 
 
-def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: "" if value is None else value for key, value in row.items()} for row in rows]
+def _tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "table": row["table"],
+            "of this run": "" if row["of_this_run"] is None else row["of_this_run"],
+            "in all": row["in_all"],
+        }
+        for row in summary["tables"]
+    ]
 
 
 def _grid(*titles: str) -> Table:
@@ -162,5 +185,12 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         if isinstance(rows[0][name], int | float):
             table.columns[index].justify = "right"
     for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int | float) else Text(str(value)) for value in row.values()))
+        table.add_row(*(_cell(value) for value in row.values()))
     return table
+
+
+def _cell(value: Any) -> Text:
+    """What comes from clients is no markup; whole numbers need no decimals."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return Text(f"{value:,}" if isinstance(value, int | float) else str(value))

@@ -14,6 +14,9 @@ from deploy.local.demo.clocks import AHEAD_MS, Clock, Fault
 from deploy.local.demo.day import DAY_MS, Batch, Day, make_day, run_of
 from deploy.local.demo.fleet import MIN_STUDENTS, make_fleet
 from midstream.codes import Reason
+from midstream.events.judge import Accepted, Judge, Refused
+from midstream.events.schemas import load_schemas
+from midstream.settings import Settings
 
 NOW_MS = 1_763_700_000_000
 MIDNIGHT_MS = NOW_MS // DAY_MS * DAY_MS - DAY_MS
@@ -188,3 +191,15 @@ def test_dimensions_describe_the_fleet_but_for_one_tablet_a_school_and_one_conte
     unknown = {device.id for device in day.fleet.devices} - {row["id"] for row in rows["device"]}
     assert unknown == {device.id for device in day.fleet.devices if not device.is_known}
     assert 1 <= len(unknown) <= 2
+
+
+def test_the_account_of_broken_events_is_what_the_judge_says(day: Day) -> None:
+    settings = Settings()
+    judge = Judge(load_schemas(), settings.max_event_bytes, settings.max_event_depth)
+    for event in {event.text: event for batch in day.batches for event in batch.events}.values():
+        verdict = judge.judge(event.text)
+        if event.refusal is None:
+            assert isinstance(verdict, Accepted), (event, verdict)
+        else:
+            assert isinstance(verdict, Refused), event
+            assert (verdict.reason, verdict.mid) == (event.refusal, event.mid)

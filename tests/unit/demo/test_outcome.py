@@ -148,7 +148,9 @@ def summary_of(day: Day, ledger: Ledger, outcome: Outcome) -> dict[str, Any]:
     answers = [(query, [{"day": "2025-11-20", "minutes": 12.0}]) for query in queries_of(day.run)]
     problems = compare(day, ledger, outcome)
     accounting = [{"minute": "2025-11-21T04:40:00", "received": 1234}]
-    return summarise(day, ledger, outcome, problems, [arrival], answers, accounting, {"sending": 1.0, "all": 2.0})
+    return summarise(
+        day, ledger, outcome, problems, [arrival], answers, accounting, {"sending": 1.0, "arriving": 0.5, "all": 2.0}
+    )
 
 
 def shown(summary: dict[str, Any]) -> str:
@@ -185,5 +187,7 @@ def test_the_summary_says_what_does_not_add_up(day: Day, ledger: Ledger, outcome
 
 def test_an_outcome_without_anything_can_be_shown(day: Day, outcome: Outcome) -> None:
     nothing = replace(outcome, batches={}, counts=Counts(0, 0, 0, 0), stored_mids=Counter(), rejects=[], tables=[])
-    summary = summarise(day, Ledger(), nothing, ["nothing is there"], [], [], [], {"sending": 0.0, "all": 0.0})
+    summary = summarise(
+        day, Ledger(), nothing, ["nothing is there"], [], [], [], {"sending": 0.0, "arriving": 0.0, "all": 0.0}
+    )
     assert "nothing is there" in shown(summary)
