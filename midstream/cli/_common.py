@@ -55,8 +55,15 @@ def say(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value for programs."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """Print a value for programs; in ASCII, so that nothing in it can be no text, or a terminal's command."""
+    click.echo(json.dumps(value))
+
+
+def printable(text: str) -> str:
+    """Return text of others as it may be shown on a terminal: what is no printable character is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -54,13 +54,13 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
 
 def _schemas(settings: Settings) -> str:
-    from midstream.events.schemas import SchemasError, load_schemas
+    from midstream.events.schemas import SchemaError, load_schemas
 
     try:
         schemas = load_schemas(settings.schemas)
-    except SchemasError as error:
+    except SchemaError as error:
         raise _BadError(str(error)) from None
-    return f"{len(schemas.eids)} event types"
+    return f"{len(schemas)} event types"
 
 
 def _registry(settings: Settings) -> str:
@@ -116,7 +116,10 @@ def _clickhouse(settings: Settings) -> str:
 
     try:
         dsn = parse_dsn(settings.clickhouse_dsn)
-        where = f"{dsn.host}:{dsn.port}/{dsn.database}"
+    except SettingsError as error:
+        raise _BadError(str(error)) from None
+    where = f"{dsn.host}:{dsn.port}/{dsn.database}"
+    try:
         client = open_client(settings, timeout_ms=int(_TIMEOUT_S * 1000))
         try:
             found = client.rows(
@@ -124,10 +127,8 @@ def _clickhouse(settings: Settings) -> str:
             )
         finally:
             client.close()
-    except SettingsError as error:
-        raise _BadError(str(error)) from None
     except ClickHouseError as error:
-        raise _BadError(f"{settings.clickhouse_dsn.rpartition('@')[2]} does not answer: {error}") from None
+        raise _BadError(f"{where} cannot be reached" if error.code is None else f"{where} refuses: {error}") from None
     if not found[0][0]:
         raise _BadError(f"{where} has no table events: run `midstream migrate`")
     return where

@@ -27,5 +27,5 @@ def migrate() -> None:
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except ClickHouseError as error:
-        raise Refused(f"ClickHouse: {error}") from None
+        raise Refused("ClickHouse cannot be reached" if error.code is None else f"ClickHouse: {error}") from None
     say("".join(f"ClickHouse: {name}\n" for name in done) + "ClickHouse: up to date")
