@@ -7,13 +7,15 @@ again. (An agent that Faust restarts keeps its stream, and the failed offsets st
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import faust
+from faust.transport.drivers import aiokafka as driver
 from prometheus_client import start_http_server
 
 from midstream.logs import configure_logs, get_logger
@@ -26,12 +28,38 @@ EXIT_CRASH = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIG = 78  # EX_CONFIG
 
 
+_FETCH_MAX_WAIT_MS = 100
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust fixes 1,500 ms. aiokafka has one fetch under way a broker: a record of a partition that was not in the
+        # last fetch (its buffer was not empty yet) waits until that fetch returns, however soon it came.
+        consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+class _App(faust.App):
+    def _new_transport(self) -> _Transport:
+        return _Transport(self.conf.broker_consumer, self)
+
+
 def make_app(settings: Settings, group: str, max_poll_records: int) -> faust.App:
     """Return a Faust app that only consumes: no tables, no web server, no topics of its own."""
     datadir = settings.home / "faust" / group
     datadir.parent.mkdir(parents=True, exist_ok=True)  # Faust makes the folder, but not its parent
     instance = settings.worker_id
-    return faust.App(
+    return _App(
         group,
         broker=f"kafka://{settings.kafka_servers.replace(',', ';')}",
         datadir=datadir,
@@ -50,7 +78,7 @@ def make_app(settings: Settings, group: str, max_poll_records: int) -> faust.App
         broker_session_timeout=settings.kafka_session_timeout_ms / 1000,
         broker_heartbeat_interval=settings.kafka_session_timeout_ms / 4000,
         # A named worker that comes back within the session timeout gets its partitions without a rebalance.
-        consumer_group_instance_id=f"{group}-{instance}" if instance else "",
+        consumer_group_instance_id=f"{group}-{instance}" if instance else None,
         consumer_max_fetch_size=16 * 1024 * 1024,
         consumer_auto_offset_reset="earliest",
         logging_config=None,
@@ -96,5 +124,10 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) ->
     except OSError as error:
         log.critical("metrics.port_unusable", port=metrics_port, error=str(error))
         sys.exit(EXIT_CONFIG)
+    # Events are trees without cycles, freed by counting references. What the collector would walk through again and
+    # again is what has been imported; so that is left out, and young objects are looked at rarely.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
     worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None, debug=False)
     worker.execute_from_commandline()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
@@ -129,8 +129,8 @@ class ClickHouse:
     def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
         """Run a query; ``{name:Type}`` in it are bound from ``parameters``. Return all rows."""
         with _own_errors():
-            result: Sequence[tuple[Any, ...]] = self._client.query(sql, parameters=parameters).result_rows
-            return result
+            result = self._client.query(sql, parameters=parameters).result_rows
+            return cast("Sequence[tuple[Any, ...]]", result)
 
     def named_rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Run a query; return each row as a dict by column."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import zstandard
-from midstream.events.judge import Refused
 
 from midstream import topics
 from midstream.columns import VALID
+from midstream.events.judge import Refused
 from midstream.receipt import Receipt
 from midstream.records import encode_record
 from processors.validate.rows import Row
@@ -20,7 +20,8 @@ _CHUNK_ROWS = 1_000
 early."""
 
 _RECEIVED_AT = VALID.get_field_index("received_at")
-_IPC = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), use_threads=False)
+# lz4: half the CPU of zstd to write and less to read, for twice the bytes; Kafka's disk is cheaper than either.
+_IPC = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _ZSTD_FROM_BYTES = 64 * 1024
 _DEAD_SEAL_LETTERS = 1_000
 
