@@ -191,6 +191,8 @@ def install_docs(app: FastAPI) -> None:
             for methods in document["paths"].values():
                 for operation in methods.values():
                     operation["responses"].pop("422", None)  # FastAPI's own: ours is 400
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"].get("schemas", {}).pop(name, None)
             document["paths"] = {**telemetry, **document["paths"]}
             app.openapi_schema = document
         return app.openapi_schema

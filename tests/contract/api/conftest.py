@@ -1,5 +1,6 @@
 """The api in process, with doubles for Kafka, ClickHouse and the judge; the registry is real."""
 
+import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from midstream.clickhouse.client import ClickHouseError
 from midstream.dimensions import Dimension
 from midstream.events.judge import Judge
-from midstream.events.schemas import load_schemas
+from midstream.events.schemas import Schemas, load_schemas
 from midstream.kafka.dimension_publisher import PublishError
 from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
@@ -78,9 +79,21 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, max_dimension_bytes=2048, max_body_bytes=4096, max_inflated_bytes=8192)
 
 
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("registry")
+    migrate(Settings(home=home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def schemas() -> Schemas:
+    return load_schemas()
+
+
 @pytest.fixture
-def credentials(settings: Settings) -> Iterator[Credentials]:
-    migrate(settings)
+def credentials(settings: Settings, empty_registry: Path) -> Iterator[Credentials]:
+    shutil.copytree(empty_registry, settings.home, dirs_exist_ok=True)
     opened = Credentials(settings)
     yield opened
     opened.close()
@@ -113,13 +126,18 @@ def parts() -> Parts:
 
 @pytest.fixture
 async def services(
-    settings: Settings, credentials: Credentials, publisher: FakePublisher, finder: FakeFinder, parts: Parts
+    settings: Settings,
+    schemas: Schemas,
+    credentials: Credentials,
+    publisher: FakePublisher,
+    finder: FakeFinder,
+    parts: Parts,
 ) -> AsyncIterator[Services]:
     async def check() -> dict[str, str]:
         return parts.states
 
     authenticator = Authenticator(settings)
-    validations = Validations(settings, Judge(load_schemas(), settings.max_event_bytes, settings.max_event_depth))
+    validations = Validations(settings, Judge(schemas, settings.max_event_bytes, settings.max_event_depth))
     yield Services(
         settings=settings,
         authenticator=authenticator,

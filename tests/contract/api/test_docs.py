@@ -54,6 +54,20 @@ async def test_the_document_names_every_endpoint_and_its_replies(client: httpx.A
     assert len(ids) == len(set(ids))
 
 
+async def test_the_example_of_a_batch_is_a_good_one(client: httpx.AsyncClient, app_token: dict[str, str]) -> None:
+    document = (await client.get("/openapi.json")).json()
+    for path in ("/v1/telemetry", "/v1/validate"):
+        example = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        report = (await client.post("/v1/validate", json=example, headers=app_token)).json()
+        assert (report["valid"], report["invalid"]) == (1, 0), report
+
+
+async def test_the_document_refers_to_nothing_it_lacks(client: httpx.AsyncClient) -> None:
+    text = (await client.get("/openapi.json")).text
+    assert '"$ref"' not in text
+    assert "HTTPValidationError" not in text
+
+
 async def test_the_first_page_leads_on(client: httpx.AsyncClient) -> None:
     page = await client.get("/")
     assert page.status_code == 200
