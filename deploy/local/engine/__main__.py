@@ -71,6 +71,13 @@ def _serve(settings: Settings, database: Database, listener: socket.socket) -> N
     _Server(config).run(sockets=[listener])
 
 
+def _quieten_uvicorn() -> None:
+    """Its start and end are said here; a connection that was broken on purpose is in the query's line."""
+    logger = logging.getLogger("uvicorn.error")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(lambda record: "without completing response" not in record.getMessage())
+
+
 def main() -> int:
     """Run until told to stop; return the exit code."""
     try:
@@ -79,7 +86,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     configure_logs(settings, "engine")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start and end are said here
+    _quieten_uvicorn()
     log = get_logger(__name__)
     database = Database(settings)
     try:

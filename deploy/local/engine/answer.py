@@ -22,6 +22,7 @@ STALL_S = 60.0
 """Longest wait for a client to take what it asked for."""
 _COMPRESS_FROM_BYTES = 1 << 10
 _THREAD_FROM_BYTES = 32 << 10
+_BREAK_AFTER_S = 0.1  # aiohttp drops what it has not handed on when the connection breaks: the error, here
 
 _TEXT = "text/plain; charset=UTF-8"
 _CONTENT_TYPES = {
@@ -124,6 +125,7 @@ class Answer:
             # that does not look for the mark sees a broken answer, never a short one that looks whole.
             block = self._error_block(error)
             await self._body(squeezer.compress(block) + squeezer.flush() if squeezer else block, more=True)
+            await asyncio.sleep(_BREAK_AFTER_S)
             raise
         await self._body(squeezer.flush() if squeezer else b"", more=False)
 

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from deploy.local.engine.answer import Answer
 from deploy.local.engine.database import Database, Task
-from deploy.local.engine.errors import NOT_IMPLEMENTED, ClientGoneError, QueryError, refused
+from deploy.local.engine.errors import NOT_IMPLEMENTED, ClientGoneError, QueryError, from_host, refused
 from deploy.local.engine.pipe import Pipe
 from deploy.local.engine.request import Query, check_source, read_query
 from deploy.local.engine.upload import Upload, receive_body
@@ -59,7 +59,8 @@ class EngineApp:
         except ClientGoneError:
             log.info("query.client_gone", kind=task.kind.value, ms=_ms(started))
             return  # with an answer begun, the server breaks the connection
-        except QueryError as error:
+        except (QueryError, OSError) as failure:
+            error = failure if isinstance(failure, QueryError) else from_host(failure)
             log.info("query.failed", kind=task.kind.value, code=error.code, ms=_ms(started), error=error.text[:300])
             if not answer.streaming:
                 await answer.error(error)

@@ -12,16 +12,18 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from deploy.local.engine.request import MAX_QUERY_BYTES
+
 _TABLE_ENGINES = (
     *("MergeTree", "ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTree", "CollapsingMergeTree"),
     *("VersionedCollapsingMergeTree", "CoalescingMergeTree", "Memory", "Log", "TinyLog", "StripeLog", "Null", "Set"),
-    *("Join", "Buffer", "Merge", "Dictionary"),
+    *("Join", "Buffer", "Merge"),
 )
 
 _GRANTS = (
-    "GRANT SHOW, SELECT, INSERT, ALTER, CREATE, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, KILL QUERY, dictGet, "
-    "SYSTEM FLUSH, SYSTEM MERGES, SYSTEM TTL MERGES, SYSTEM SYNC REPLICA, SYSTEM DROP CACHE, SYSTEM RELOAD DICTIONARY, "
-    "SYSTEM VIEWS ON *.*",
+    "GRANT SHOW, SELECT, INSERT, ALTER, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, KILL QUERY, CREATE DATABASE, "
+    "CREATE TABLE, CREATE VIEW, CREATE ARBITRARY TEMPORARY TABLE, CREATE FUNCTION, SYSTEM FLUSH, SYSTEM MERGES, SYSTEM TTL MERGES, "
+    "SYSTEM SYNC REPLICA, SYSTEM DROP CACHE, SYSTEM VIEWS ON *.*",
     "GRANT " + ", ".join(f"TABLE ENGINE ON {name}" for name in _TABLE_ENGINES),
 )
 
@@ -34,6 +36,7 @@ _CONFIG = """<clickhouse>
     <primary_index_cache_size>{cache}</primary_index_cache_size>
     <query_condition_cache_size>16777216</query_condition_cache_size>
     <background_pool_size>2</background_pool_size>
+    <max_parts_cleaning_thread_pool_size>2</max_parts_cleaning_thread_pool_size>
     <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>
     <access_control_improvements>
         <table_engines_require_grant>true</table_engines_require_grant>
@@ -52,6 +55,7 @@ _USERS = """<clickhouse>
             <max_memory_usage>{query_memory}</max_memory_usage>
             <max_execution_time>{timeout_s}</max_execution_time>
             <implicit_select>0</implicit_select>
+            <max_query_size>{query_bytes}</max_query_size>
             <async_insert>0</async_insert>
             <input_format_parallel_parsing>0</input_format_parallel_parsing>
             <use_concurrency_control>0</use_concurrency_control>
@@ -82,6 +86,7 @@ def write_config(folder: Path, *, memory_bytes: int, query_timeout_ms: int) -> P
         _USERS.format(
             query_memory=memory_bytes * 3 // 4,
             timeout_s=query_timeout_ms / 1000,
+            query_bytes=2 * MAX_QUERY_BYTES,  # the front has the say; the engine's own takes parameters in SET
             grants="".join(f"<query>{escape(grant)}</query>" for grant in _GRANTS),
         )
     )

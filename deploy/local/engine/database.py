@@ -20,6 +20,7 @@ from typing import Any
 
 from deploy.local.engine.config import write_config
 from deploy.local.engine.errors import (
+    LIMIT_EXCEEDED,
     QUERY_WAS_CANCELLED,
     SYNTAX_ERROR,
     TOO_MANY_SIMULTANEOUS_QUERIES,
@@ -226,11 +227,13 @@ class Database:
     def _run_text(self, task: Task, query: Query, body: Upload, path: str) -> Outcome:
         sql, settings = query.sql, query.settings
         if query.form:
+            if body.bytes > MAX_FORM_BYTES:
+                raise refused(LIMIT_EXCEEDED, f"The form is larger than {MAX_FORM_BYTES} bytes.")
             sql, settings = read_form(query, body.head(MAX_FORM_BYTES))
             rest = 0
         else:
-            sql += b"\n" if sql else b""
             rest = body.bytes
+            sql += b"\n" if sql and rest else b""
         limit = query.max_query_bytes
         text = sql + (body.head(limit) if rest else b"")
         statement = parse(text, query.default_format)
@@ -257,9 +260,9 @@ class Database:
         """Give a new connection what belongs to its query."""
         if query.database != DATABASE:
             connection.query(f"USE {_quoted(query.database, '`')}", "TabSeparated")
-        changes = [f"{name} = {_quoted(value, chr(39))}" for name, value in settings.items() if name != "log_comment"]
+        ours = {"log_comment", "max_query_size"} | ({"readonly"} if query.readonly else set())
+        changes = [f"{name} = {_quoted(value, chr(39))}" for name, value in settings.items() if name not in ours]
         if query.readonly:
-            changes = [change for change in changes if not change.startswith("readonly = ")]
             changes.append("readonly = 2")
         if changes:
             connection.query("SET " + ", ".join(changes), "TabSeparated")

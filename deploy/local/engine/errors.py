@@ -88,6 +88,11 @@ def refused(code: int, message: str) -> QueryError:
     return QueryError(code, f"Code: {code}. DB::Exception: {message} ({_NAMES[code]})\n")
 
 
+def from_host(error: OSError) -> QueryError:
+    """The machine's own trouble: no space for a body, no file descriptors."""
+    return refused(UNKNOWN_EXCEPTION, f"The local engine's machine fails: {error.strerror or error}.")
+
+
 def from_engine(error: RuntimeError, version: str) -> QueryError:
     """The engine's exception with its code read back from its text."""
     text = str(error)

@@ -29,8 +29,10 @@ MAX_QUERY_BYTES = 64 << 20
 # Parameters of the HTTP interface that are no settings of the engine. Sessions hold nothing here: every query has a
 # connection of its own. The protocol version only says how Native blocks begin; clients probe for it.
 _IGNORED = frozenset(
-    (*("session_id", "session_timeout", "session_check", "quota_key", "buffer_size", "stacktrace", "role"),
-    "client_protocol_version")
+    (
+        *("session_id", "session_timeout", "session_check", "quota_key", "buffer_size", "stacktrace", "role"),
+        "client_protocol_version",
+    )
 )
 _SETTING = re.compile(r"[A-Za-z_]\w{0,99}", re.ASCII)
 

