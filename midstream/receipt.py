@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import UUID
+from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
-import xxhash
 
 from midstream.topics import RECEIPT_HEADER
 
@@ -66,9 +65,8 @@ def foreign_receipt(topic: str, partition: int, offset: int, append_time_ms: int
 
     The append time is part of the identity because offsets repeat when a topic is made anew.
     """
-    digest = xxhash.xxh3_128_digest(f"{topic}/{partition}/{offset}/{append_time_ms}".encode())
     return Receipt(
-        batch_id=str(UUID(bytes=digest, version=8)),
+        batch_id=str(uuid5(NAMESPACE_URL, f"kafka:{topic}/{partition}/{offset}/{append_time_ms}")),
         received_at_ms=append_time_ms,
         events=events,
         sequence=offset,

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+
 from midstream.clickhouse.client import parse_dsn
 from midstream.clickhouse.migrate import load_migrations, render_statements
 from midstream.settings import SettingsError
@@ -55,7 +56,8 @@ def test_no_table_or_view_asks_the_engine_for_the_time() -> None:
 
 def test_a_replacing_engine_keeps_its_version_column() -> None:
     (table,) = [s for s in statements("fleet") if "EXISTS dimension_rows_local" in s and "MergeTree" in s]
-    assert "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)" in table
+    path = "'/clickhouse/tables/{shard}/{database}/{table}'"
+    assert f"ReplicatedReplacingMergeTree({path}, '{{replica}}', version)" in table
 
 
 def test_a_dsn_is_read_whole() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+
 from midstream.receipt import Receipt
 from processors.store.block import read_block
 from processors.validate.rows import LateWindow, make_row

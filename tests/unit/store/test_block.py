@@ -1,11 +1,11 @@
 import pyarrow as pa
 import pytest
+
 from midstream import topics
 from midstream.columns import VALID
 from midstream.records import RecordError, encode_record
 from processors.store.block import mid_hashes, read_block
 from processors.validate.split import hash_mid
-
 from tests.unit.store.rows import event, sealed
 
 

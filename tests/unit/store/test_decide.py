@@ -3,10 +3,10 @@ from collections.abc import Iterable
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from processors.store.block import mid_hashes
 from processors.store.dedupe.decide import Decision, decide
 from processors.store.dedupe.recent import Arrival
-
 from tests.unit.store.rows import RECEIVED_AT_MS, block
 
 

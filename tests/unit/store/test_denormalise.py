@@ -1,9 +1,9 @@
 import orjson
 import pyarrow as pa
+
 from processors.store.block import read_block
 from processors.store.denormalise import COLUMNS, denormalise
 from processors.store.dimension_cache import Entry, derive_location
-
 from tests.unit.store.rows import event, sealed
 
 USER = '{"state":"Kerala","district":"Idukki"}'

@@ -2,6 +2,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+
 from midstream.clickhouse.client import ClickHouseError
 from processors.store.dimension_cache import DimensionCache, derive_location
 

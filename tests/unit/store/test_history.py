@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from processors.store.dedupe.history import History
 
 MIB = 1 << 20

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+
 from processors.store.lease import Lease, LeaseLostError
 
 

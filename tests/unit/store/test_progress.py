@@ -1,4 +1,5 @@
 from aiokafka.structs import TopicPartition
+
 from processors.store.accountant import Progress
 
 RAW = TopicPartition("telemetry.raw", 0)

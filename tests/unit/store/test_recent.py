@@ -1,8 +1,8 @@
 import numpy as np
 import pyarrow as pa
+
 from processors.store.dedupe.recent import ARRIVAL_COLUMNS, Recent
 from processors.validate.split import hash_mid
-
 from tests.unit.store.rows import RECEIVED_AT_MS, block
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from processors.store.block import read_block
 from processors.store.route import EVENT_TABLES, RouteError, check_routes, route
 from processors.store.units import event_units, make_token
-
 from tests.unit.store.rows import event, sealed
 
 
@@ -52,11 +52,13 @@ def test_halves_are_the_whole_with_tokens_of_their_own() -> None:
         assert reader.read_all().num_rows == 3
 
 
+_LEARNING = (
+    "START END IMPRESSION INTERACT ASSESS RESPONSE INTERRUPT FEEDBACK SHARE AUDIT HEARTBEAT SEARCH SUMMARY EXDATA OURS"
+)
 GOLDEN = {
-    eid: "learning_events"
-    for eid in "START END IMPRESSION INTERACT ASSESS RESPONSE INTERRUPT FEEDBACK SHARE AUDIT HEARTBEAT SEARCH SUMMARY "
-    "EXDATA ANYTHING".split()
-} | {eid: "operational_events" for eid in ("LOG", "ERROR", "METRICS")}
+    **dict.fromkeys(_LEARNING.split(), "learning_events"),
+    **dict.fromkeys(("LOG", "ERROR", "METRICS"), "operational_events"),
+}
 
 
 @pytest.mark.parametrize(("eid", "table"), sorted(GOLDEN.items()))
