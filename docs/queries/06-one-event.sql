@@ -1,5 +1,5 @@
 -- What became of one mid: each of its arrivals, in order of receipt.
-SELECT a.received_at AS received_at, outcome, batch_id, event_index, b.did AS batch_did, app, topic, partition, offset
+SELECT a.received_at AS received_at, outcome, batch_id, event_index, source, partition, offset
 FROM
 (
     SELECT batch_id, received_at, event_index, 'stored' AS outcome FROM events WHERE mid = {mid:String}

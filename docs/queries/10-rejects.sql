@@ -5,7 +5,7 @@ SELECT
     pointer,
     JSONExtractString(raw, 'context', 'pdata', 'id') AS app,
     count() AS events,
-    any(substring(message, 1, 60)) AS message
+    min(substring(message, 1, 40)) AS message
 FROM rejects
 WHERE received_at >= now() - INTERVAL 30 DAY
 GROUP BY code, eid, pointer, app
