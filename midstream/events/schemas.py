@@ -21,6 +21,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError as InvalidSchema
 from jsonschema.protocols import Validator
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 BASE_URI = "https://midstream.example/telemetry/3.0/"
@@ -85,6 +86,8 @@ def load_schemas(own: Path | None = None) -> Schemas:
     reference_registry: Registry[Any] = Registry().with_resources(
         (file.uri, DRAFT202012.create_resource(file.document)) for file in files.values()
     )
+    for file in added.values():
+        _check_references(file, reference_registry)
     fast_registry = jsonschema_rs.Registry([(file.uri, file.document) for file in files.values()])
     added_is_proven = all(file.is_proven for file in added.values())  # they may refer to each other
     schemas: Schemas = {}
@@ -95,7 +98,6 @@ def load_schemas(own: Path | None = None) -> Schemas:
         if name in added:
             entry = {"allOf": [{"$ref": BASE_URI + "envelope.json"}, entry]}  # a row needs what the envelope has
         try:
-            # Resolves every reference at once; the reference implementation would only on meeting it.
             fast = jsonschema_rs.Draft202012Validator(entry, registry=fast_registry, offline=True)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise SchemaError(f"{file.label}: {error}") from error
@@ -136,13 +138,25 @@ def _read_file(entry: Traversable) -> _File:
     document["$id"] = uri = urljoin(BASE_URI, document.get("$id", entry.name)).rstrip("#")
     keywords = set()
     for keyword, value in _keywords(document):
-        try:
-            _check_patterns(keyword, value)
-        except re.error as error:
-            raise SchemaError(f"{label}: a regular expression cannot be read: {error}") from error
         # How an object or array compares with another is not proven.
         keywords.add(keyword if keyword not in ("const", "enum") or _are_strings(value) else f"{keyword} of no strings")
     return _File(label, uri, document, keywords <= _PROVEN_KEYWORDS)
+
+
+def _check_references(file: _File, registry: Registry[Any]) -> None:
+    """Follow every reference of a schema: the reference implementation would only on meeting it in an event."""
+    root = DRAFT202012.create_resource(file.document)
+    waiting = [(registry.resolver(file.uri), root)]
+    while waiting:
+        resolver, resource = waiting.pop()
+        contents = resource.contents
+        for keyword in ("$ref", "$dynamicRef"):
+            if isinstance(contents, dict) and keyword in contents:
+                try:
+                    resolver.lookup(contents[keyword])
+                except Unresolvable as error:
+                    raise SchemaError(f"{file.label}: {keyword} {contents[keyword]} leads nowhere") from error
+        waiting.extend((resolver.in_subresource(inner), inner) for inner in resource.subresources())
 
 
 def _keywords(schema: Any) -> Iterator[tuple[str, Any]]:
@@ -158,14 +172,6 @@ def _keywords(schema: Any) -> Iterator[tuple[str, Any]]:
                 waiting.extend(value.values())
             elif keyword not in ("const", "enum", "default", "examples"):
                 waiting.extend(value if isinstance(value, list) else (value,))
-
-
-def _check_patterns(keyword: str, value: Any) -> None:
-    if keyword == "pattern":
-        re.compile(value)
-    elif keyword == "patternProperties":
-        for pattern in value:
-            re.compile(pattern)
 
 
 def _are_strings(value: Any) -> bool:

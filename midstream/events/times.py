@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -44,11 +45,11 @@ def original_ets(value: int | float, raw: bytes) -> str:
     if value.__class__ is int:
         return str(value)
     found = _SENT_FLOAT.findall(raw)
-    if len(found) == 1:
+    if len(found) == 1 and b"\\u00" not in raw:
         return str(found[0], "ascii")
-    # Another object of the event has a key ets as well: only the event's own counts.
+    # Another object of the event has a key ets as well, or a key is written with escapes: only the event's own counts.
     for key, text in scan_members(raw, raw.index(b"{")):
-        if key == b'"ets"':
+        if key == b'"ets"' or (b"\\" in key and json.loads(key) == "ets"):
             return str(text, "ascii")
     return repr(value)
 
