@@ -117,9 +117,7 @@ def _csv_rows(
     reader = csv.reader(text, strict=True)
     columns = next(reader, [])
     if "id" not in columns or len(set(columns)) != len(columns) or "" in columns:
-        raise FileError(
-            "the file is neither JSON lines nor CSV with a header row of different names, one of them `id`"
-        )
+        raise FileError("the file is neither JSON lines nor CSV with a header row of different names, one of them `id`")
     items: list[Item] = []
     for cells in reader:
         if not cells:
