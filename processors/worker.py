@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.abc
 import logging
 import os
 import sys
@@ -105,6 +106,14 @@ async def or_crash(stage: str, work: Awaitable[None]) -> None:
         crash(stage, error)
 
 
+class _WithoutPandas(importlib.abc.MetaPathFinder):
+    """Answers an import of pandas as if it were not installed."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("pandas is not used here", name=fullname)
+
+
 def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) -> None:
     """Run a worker until it is told to stop.
 
@@ -118,6 +127,9 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) ->
         print(error, file=sys.stderr)
         sys.exit(EXIT_CONFIG)
     configure_logs(settings, stage)
+    # pyarrow imports pandas, if it is there, with the first array that it makes: 60 MB and half a second for nothing.
+    # (It is there because chdb, the local engine, depends on it.)
+    sys.meta_path.insert(0, _WithoutPandas())
     app, metrics_port = make(settings)
     try:
         start_http_server(metrics_port, addr="127.0.0.1")

@@ -23,12 +23,10 @@ COLUMNS = ("user", "device", "content", "location", "flags")
 _NONE, _FOUND, _MISSING = 0, 1, 2
 _STATES = (None, "found", "missing")
 # Every combination of states of user, device and content, at user * 9 + device * 3 + content.
-_FLAGS = pa.array(
-    [
-        orjson.dumps({k: v for k, v in zip(("user", "device", "content"), states, strict=True) if v}).decode()
-        for states in product(_STATES, repeat=3)
-    ]
-)
+_FLAGS = [
+    orjson.dumps({k: v for k, v in zip(("user", "device", "content"), states, strict=True) if v}).decode()
+    for states in product(_STATES, repeat=3)
+]
 
 
 class Lookup(Protocol):
@@ -78,4 +76,10 @@ def denormalise(rows: pa.RecordBatch, lookup: Lookup) -> list[pa.Array]:
     user_has = np.array([bool(location) for location in user.locations], dtype=np.bool_)
     chosen = np.where(user_has[user.codes], user.codes, device.codes + len(user.locations))
     flags = user.states * 9 + device.states * 3 + content.states
-    return [user.texts, device.texts, content.texts, places.take(pa.array(chosen)), _FLAGS.take(pa.array(flags))]
+    return [
+        user.texts,
+        device.texts,
+        content.texts,
+        places.take(pa.array(chosen)),
+        pa.array(_FLAGS, pa.string()).take(pa.array(flags)),
+    ]
