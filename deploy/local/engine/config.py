@@ -3,6 +3,7 @@
 Limits fit a laptop. What queries may reach is limited by grants to tables: no files, no URLs, no other servers, and no
 table engine that connects outwards (a Kafka table would keep the folder from being opened again).
 
+Text is read and written by one thread a query: several hold blocks of 65,000 rows each, a gigabyte with long texts.
 The defaults for tables make small inserts cheap, which is what telemetry is on one machine: their cost is per column
 file, per statistics object and per merge, not per row. A server keeps its own defaults; the DDL says nothing of these.
 """
@@ -22,8 +23,8 @@ _TABLE_ENGINES = (
 
 _GRANTS = (
     "GRANT SHOW, SELECT, INSERT, ALTER, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, KILL QUERY, CREATE DATABASE, "
-    "CREATE TABLE, CREATE VIEW, CREATE ARBITRARY TEMPORARY TABLE, CREATE FUNCTION, SYSTEM FLUSH, SYSTEM MERGES, SYSTEM TTL MERGES, "
-    "SYSTEM SYNC REPLICA, SYSTEM DROP CACHE, SYSTEM VIEWS ON *.*",
+    "CREATE TABLE, CREATE VIEW, CREATE ARBITRARY TEMPORARY TABLE, CREATE FUNCTION, SYSTEM FLUSH, SYSTEM MERGES, "
+    "SYSTEM TTL MERGES, SYSTEM SYNC REPLICA, SYSTEM DROP CACHE, SYSTEM VIEWS ON *.*",
     "GRANT " + ", ".join(f"TABLE ENGINE ON {name}" for name in _TABLE_ENGINES),
 )
 
@@ -58,6 +59,7 @@ _USERS = """<clickhouse>
             <max_query_size>{query_bytes}</max_query_size>
             <async_insert>0</async_insert>
             <input_format_parallel_parsing>0</input_format_parallel_parsing>
+            <output_format_parallel_formatting>0</output_format_parallel_formatting>
             <use_concurrency_control>0</use_concurrency_control>
         </default>
     </profiles>
