@@ -129,7 +129,7 @@ def _has_single_keys(raw: bytes, event: dict[str, Any]) -> bool:
     A colon of the text ends a key or stands in a string. The parser drops a doubled key with its colon, and nothing
     adds one unless it was escaped; so as many colons as before are proof.
     """
-    if b"\\u003" in raw and (b"\\u003a" in raw or b"\\u003A" in raw):
+    if b"\\" in raw and (b"\\u003a" in raw or b"\\u003A" in raw):
         return False
     return raw.count(b":") == orjson.dumps(event).count(b":")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from typing import Any, NoReturn
 
 from midstream.codes import Reason
@@ -45,17 +46,28 @@ def parse_event(raw: bytes, max_depth: int) -> Any:
     depth = nesting_depth(raw)
     if depth > max_depth:
         raise TextError(Reason.TOO_DEEP, f"objects and arrays are nested {depth} deep, the limit is {max_depth}")
+    any_doubled = False
+
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal any_doubled
+        value = dict(pairs)
+        if len(value) == len(pairs):
+            return value
+        any_doubled = True
+        return _Doubled(pairs)
+
     try:
         value = json.loads(
             raw.decode(),
-            object_pairs_hook=_object,
+            object_pairs_hook=make_object,
             parse_int=_integer,
             parse_float=_float,
             parse_constant=_refuse_constant,
         )
     except ValueError as error:
         raise TextError(Reason.INVALID_JSON, str(error)) from error
-    _check_keys(value)
+    if any_doubled:
+        _refuse_doubled(value)
     return value
 
 
@@ -82,24 +94,13 @@ def _check_utf8(raw: bytes) -> None:
 class _Doubled(dict[str, Any]):
     """An object that names a key twice."""
 
-    key = ""
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        counts = Counter(key for key, _ in pairs)
+        self.key = next(key for key, _ in pairs if counts[key] > 1)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) == len(pairs):
-        return value
-    doubled = _Doubled(value)
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            doubled.key = key
-            break
-        seen.add(key)
-    return doubled
-
-
-def _check_keys(value: Any) -> None:
+def _refuse_doubled(value: Any) -> None:
     waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
     while waiting:
         value, path = waiting.pop()

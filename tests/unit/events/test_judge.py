@@ -215,7 +215,10 @@ def test_identity_of_a_refused_event_is_what_can_be_read(context: object) -> Non
 
 
 HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown keys": ({"edata": dict.fromkeys(("type", "level", "message", *(f"k{n}" for n in range(40_000))), "x")}, "/edata/k0"),
+    "unknown keys": (
+        {"edata": dict.fromkeys(("type", "level", "message", *(f"k{n}" for n in range(40_000))), "x")},
+        "/edata/k0",
+    ),
     "wrong elements": ({"tags": [1] * 200_000}, "/tags/0"),
     "one wrong element, the last": ({"tags": [""] * 150_000 + [1]}, "/tags/150000"),
     "wrong objects": ({"context": {"channel": "c", "env": "", "cdata": [{}] * 150_000}}, "/context/cdata/0/type"),
