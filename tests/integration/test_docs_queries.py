@@ -109,8 +109,8 @@ def test_the_shared_event_is_stored_from_the_file_and_came_again_from_the_phone(
     again = len(arrivals) - 1  # more than one where a reply got lost
     assert again >= 1
     assert [row["outcome"] for row in rows] == ["stored"] + ["duplicate"] * again
-    assert arrivals[0]["sent_by"] == "administrator"
-    assert arrivals[-1]["sent_by"] == "student's phone"
+    assert arrivals[0]["sent_by"] == "the administrator"
+    assert arrivals[-1]["sent_by"] == "the student's phone"
     assert [row["batch_id"] for row in rows] == [arrival["batch_id"] for arrival in arrivals]
     assert len({arrival["batch_did"] for arrival in arrivals}) == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -101,9 +101,12 @@ def make_day(seed: int, now_ms: int, students: int) -> Day:
             shared = [event for day in mine[:-1] for event in day]
             first += post.pack(shared, device, fleet.administrator, _SHARED_FILE_BATCH)
             second += post.pack([event for day in mine for event in day], device, device)
-            followed = next(event.mid for event in shared if event.eid == "ASSESS" and event.refusal is None)
+            good = [event for event in shared if event.refusal is None]
+            followed = max(good, key=lambda event: event.eid == "ASSESS").mid
         else:
             first += post.pack([event for day in mine for event in day], device, device)
+    if not any(batch.lost_replies for batch in first):
+        first[0] = replace(first[0], lost_replies=1)
     second.append(post.restamp(next(batch for batch in first if batch.device.story == "daily")))
     date = datetime.fromtimestamp(midnight_ms / 1000, UTC).date().isoformat()
     return Day(run, date, fleet, dimension_rows(fleet), (tuple(first), tuple(second)), followed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class Outcome:
     batches: dict[str, tuple[str, int]]
     """``msgid`` and number of events by batch id."""
     counts: Counts
-    stored_mids: Counter[str]
+    stored_mids: collections.Counter[str]
     differing: int
     """Duplicates whose contents were not those of the stored event."""
     rejects: list[dict[str, Any]]
@@ -111,7 +111,7 @@ class RunReader:
         return Outcome(
             self._batches(),
             self.counts(),
-            Counter(str(row[0]) for row in mids),
+            collections.Counter(str(row[0]) for row in mids),
             int(differing),
             rejects,
             self._tables(),
@@ -213,9 +213,11 @@ def expected_counts(day: Day, batches: list[Batch]) -> Counts:
     return Counts(received, stored, received - rejected - stored, rejected)
 
 
-def expected_codes(batches: list[Batch]) -> Counter[str]:
+def expected_codes(batches: list[Batch]) -> collections.Counter[str]:
     """Return how many arrivals in these batches must be refused, by reason code."""
-    return Counter(event.refusal.value for batch in batches for event in batch.events if event.refusal is not None)
+    return collections.Counter(
+        event.refusal.value for batch in batches for event in batch.events if event.refusal is not None
+    )
 
 
 def _until(done: Callable[[], bool], limit_s: float) -> bool:

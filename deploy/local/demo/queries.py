@@ -23,31 +23,38 @@ _QUERIES = (
     (
         "Minutes of learning by day and school, by the devices' own time",
         """\
-SELECT toDate(ets) AS day, channel, uniqExact(actor_id) AS students, round(sum(edata_duration) / 60) AS minutes
+SELECT toDate(ets) AS day, channel, uniqExact(actor_id) AS students,
+    round(sum(edata_duration) / 60) AS minutes
 FROM events
-WHERE $TAG AND eid = 'END' AND edata_type = 'player' AND NOT late
+WHERE $TAG
+    AND eid = 'END' AND edata_type = 'player' AND NOT late
 GROUP BY day, channel
 ORDER BY day DESC, channel
 LIMIT 8""",
     ),
     (
-        "The hardest questions",
+        "The hardest questions: percent of answers that were right",
         """\
-SELECT JSONExtractString(edata, 'item', 'title') AS question, JSONExtractString(content, 'name') AS practice,
-    count() AS answers, round(100 * avg(JSONExtractFloat(edata, 'score'))) AS percent_right
+SELECT JSONExtractString(edata, 'item', 'title') AS question,
+    JSONExtractString(content, 'subject') AS subject,
+    count() AS answers,
+    round(100 * avg(JSONExtractFloat(edata, 'score'))) AS percent
 FROM events
 WHERE $TAG AND eid = 'ASSESS'
-GROUP BY question, practice
-ORDER BY percent_right, question
+GROUP BY question, subject
+ORDER BY percent, question
 LIMIT 5""",
     ),
     (
-        "Students and their practice by district, from the users' profiles",
+        "Students and their right answers by district, from the users' profiles",
         """\
-SELECT JSONExtractString(location, 'district') AS district, uniqExact(actor_id) AS students,
-    countIf(eid = 'ASSESS') AS answers, round(100 * avgIf(JSONExtractFloat(edata, 'score'), eid = 'ASSESS')) AS percent
+SELECT JSONExtractString(location, 'district') AS district,
+    uniqExact(actor_id) AS students,
+    count() AS answers,
+    round(100 * avg(JSONExtractFloat(edata, 'score'))) AS percent
 FROM events
-WHERE $TAG AND JSONExtractString(user, 'type') = 'student'
+WHERE $TAG
+    AND eid = 'ASSESS' AND JSONExtractString(user, 'type') = 'student'
 GROUP BY district
 ORDER BY district""",
     ),

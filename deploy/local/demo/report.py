@@ -72,7 +72,7 @@ def _sender(day: Day, ledger: Ledger, batch_id: str) -> str:
     batch = ledger.accepted.get(batch_id)
     if batch is None:
         return "unknown: the reply got lost"
-    return "administrator" if batch.sender == day.fleet.administrator else "student's phone"
+    return "the administrator" if batch.sender == day.fleet.administrator else "the student's phone"
 
 
 def _plain(value: Any) -> Any:
@@ -98,17 +98,15 @@ def show(console: Console, summary: dict[str, Any]) -> None:
     _section(console, "Who sent them", _stories(summary))
     _section(console, "Does it add up?", _balance(summary))
     if summary["rejects"]:
-        _section(console, "Rejected, by reason (one example each; whole in `rejects`)", _table(summary["rejects"]))
+        _section(console, "Rejected, by reason, with an example (all in `rejects`)", _table(summary["rejects"]))
     _section(console, "Where it is now", _table(_tables(summary)))
-    _section(
-        console, "One event's way: in a shared file from an administrator, then from the student's phone", _way(summary)
-    )
+    _section(console, "One event's way: in a shared file, then from the phone", _way(summary))
     for query in summary["queries"]:
         _section(console, query["title"], Group(Text(query["sql"], style="dim"), _table(query["rows"])))
     _section(
         console,
-        "SELECT * FROM accounting: the minutes of this run, with whatever else was received in them",
-        _table(summary["accounting"]),
+        "The view accounting: all that was received in the minutes of this run",
+        _table(_by_channel(summary["accounting"])),
     )
     for problem in summary["problems"]:
         console.print(f"[bold red]does not add up:[/] {problem}")
@@ -126,8 +124,8 @@ def _balance(summary: dict[str, Any]) -> Group:
     what = {
         "received": "every arrival of every event",
         "stored": "each event once",
-        "duplicate": f"stored before ({summary['differing_duplicates']} had other contents)",
-        "rejected": "broken: refused, their neighbours not",
+        "duplicate": f"stored before ({summary['differing_duplicates']} differ)",
+        "rejected": "broken, each refused alone",
     }
     table = _grid("", "client's ledger", "in ClickHouse", "", "")
     table.columns[1].justify = table.columns[2].justify = "right"
@@ -147,18 +145,16 @@ def _stories(summary: dict[str, Any]) -> Table:
 
 
 def _way(summary: dict[str, Any]) -> Group:
-    arrivals = [
-        {
-            "received_at": row["received_at"][11:23],
-            "sent by": row["sent_by"],
-            "outcome": row["outcome"],
-            "batch (event)": f"{row['batch_id']} ({row['event_index']})",
-            "device": row["batch_did"][:8],
-            "Kafka": f"{row['topic']} {row['partition']} @ {row['offset']}",
-        }
-        for row in summary["event"]["arrivals"]
-    ]
-    return Group(Text(f"mid {summary['event']['mid']}"), _table(arrivals))
+    event = summary["event"]
+    lines = [Text(f"mid {event['mid']}")]
+    for row in event["arrivals"]:
+        lines += [
+            Text(f"{row['received_at'][11:23]}  from {row['sent_by']}: {row['outcome']}"),
+            Text(f"    of device {row['batch_did']}", style="dim"),
+            Text(f"    in batch {row['batch_id']}, event {row['event_index']}", style="dim"),
+            Text(f"    at {row['topic']}, partition {row['partition']}, offset {row['offset']}", style="dim"),
+        ]
+    return Group(*lines)
 
 
 def _tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -170,6 +166,16 @@ def _tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for row in summary["tables"]
     ]
+
+
+def _by_channel(accounting: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    channels: dict[str, dict[str, Any]] = {}
+    for row in accounting:
+        sums = channels.setdefault(row["channel"], {"channel": row["channel"] or "(none)"})
+        for name, value in row.items():
+            if name not in ("minute", "channel"):
+                sums[name.replace("_", " ")] = sums.get(name.replace("_", " "), 0) + value
+    return list(channels.values())
 
 
 def _grid(*titles: str) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -147,7 +148,11 @@ def summary_of(day: Day, ledger: Ledger, outcome: Outcome) -> dict[str, Any]:
     }
     answers = [(query, [{"day": "2025-11-20", "minutes": 12.0}]) for query in queries_of(day.run)]
     problems = compare(day, ledger, outcome)
-    accounting = [{"minute": "2025-11-21T04:40:00", "received": 1234}]
+    accounting = [
+        {"minute": "2025-11-21T04:40:00", "channel": "", "received": 3, "in_flight": 1},
+        {"minute": "2025-11-21T04:40:00", "channel": "hillview", "received": 1200, "in_flight": 0},
+        {"minute": "2025-11-21T04:41:00", "channel": "hillview", "received": 34, "in_flight": 0},
+    ]
     return summarise(
         day, ledger, outcome, problems, [arrival], answers, accounting, {"sending": 1.0, "arriving": 0.5, "all": 2.0}
     )
@@ -170,8 +175,10 @@ def test_the_summary_is_json_and_says_that_all_adds_up(day: Day, ledger: Ledger,
     assert f"{counts.stored:,} + {counts.duplicate:,} + {counts.rejected:,} = {counts.received:,}" in text
     assert "Every event that was sent is accounted for." in text
     assert "[red]it is[/] not" in text  # what a client sent is no markup
-    assert "telemetry.raw 1 @ 17" in text
+    assert "at telemetry.raw, partition 1, offset 17" in text
     assert "04:40:00.123" in text
+    assert re.search(r"hillview +1,234 +0\n", text)
+    assert re.search(r"\(none\) +3 +1\n", text)
     for query in queries_of(day.run):
         assert query.title in text
         assert f"has(tags, 'demo-{day.run}')" in query.sql
