@@ -8,10 +8,9 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 
 from deploy.local.errors import LocalError
-from deploy.local.waiting import Waiter
+from deploy.local.waiting import Flag, Waiter
 
 KAFKA = Path(__file__).parent / "kafka"
 POM = KAFKA / "pom.xml"
@@ -58,7 +57,7 @@ def _fetch(wanted: str, waiter: Waiter) -> None:
 def main() -> int:
     """Fetch the jars; exit code 0 when they are there."""
     try:
-        ensure_jars(lambda line: print(f"midstream: {line}", flush=True), Waiter(Event()))
+        ensure_jars(lambda line: print(f"midstream: {line}", flush=True), Waiter(Flag()))
     except LocalError as error:
         print(f"midstream: {error}", file=sys.stderr)
         return 1

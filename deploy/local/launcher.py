@@ -10,12 +10,12 @@ import signal
 import sys
 import time
 import uuid
-from threading import Event
 from types import FrameType
 from typing import Any
 
 from deploy.local.errors import LocalError, StopRequestedError
 from deploy.local.pipeline import LocalPipeline
+from deploy.local.waiting import Flag
 from midstream.logs import configure_logs
 from midstream.settings import MIB, Settings, SettingsError, load_settings
 
@@ -30,7 +30,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     """Run the pipeline until told to stop. Exit code 0 after a stop, 1 when it could not run."""
-    stop, hurry = Event(), Event()
+    stop, hurry = Flag(), Flag()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
@@ -46,7 +46,7 @@ def main() -> int:
     return _run(pipeline, stop, hurry)
 
 
-def _run(pipeline: LocalPipeline, stop: Event, hurry: Event) -> int:
+def _run(pipeline: LocalPipeline, stop: Flag, hurry: Flag) -> int:
     began = time.monotonic()
     code = 0
     try:

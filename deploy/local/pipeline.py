@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from deploy.local import broker, jars, orphans
@@ -18,7 +17,7 @@ from deploy.local.ports import check_ports
 from deploy.local.stores import demo_token, prepare_stores
 from deploy.local.supervision import Supervision, programs_of
 from deploy.local.supervisor_client import SupervisorGoneError
-from deploy.local.waiting import POLL_S, Waiter, http_get
+from deploy.local.waiting import POLL_S, Flag, Waiter, http_get
 from deploy.local.watch import Watch, tail
 from midstream.settings import Settings
 
@@ -32,7 +31,7 @@ _KILL_TIMEOUT_S = 5.0
 class LocalPipeline:
     """All processes of Midstream, and Kafka and ClickHouse unless settings name others, on one home."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], stop: Event) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None], stop: Flag) -> None:
         """Take the home. ``say`` tells the user one thing; ``stop``, once set, ends a start under way.
 
         Raises:
@@ -98,7 +97,7 @@ class LocalPipeline:
             self._looked_at = now
             self._watch.look()
 
-    def stop(self, hurry: Event) -> None:
+    def stop(self, hurry: Flag) -> None:
         """Stop everything in order and give the home back; ``hurry``, once set, kills what still runs.
 
         Every wait has a time limit, and nothing is left behind, whatever state it was in.

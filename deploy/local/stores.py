@@ -5,10 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from threading import Event
 
 from deploy.local.errors import LocalError
-from deploy.local.waiting import POLL_S, Waiter, http_get
+from deploy.local.waiting import POLL_S, Flag, Waiter, http_get
 from midstream.settings import Settings
 
 DEMO_CREDENTIAL = "demo"
@@ -16,7 +15,7 @@ DEMO_CREDENTIAL = "demo"
 _UP_TIMEOUT_S = 60.0
 
 
-def prepare_stores(settings: Settings, stop: Event, look: Callable[[], None]) -> None:
+def prepare_stores(settings: Settings, stop: Flag, look: Callable[[], None]) -> None:
     """Wait for Kafka and ClickHouse, and bring topics, tables and registry up to date, the three at once.
 
     ``look`` is called all the while. When one fails or a stop is asked for, the others end too.
@@ -26,7 +25,7 @@ def prepare_stores(settings: Settings, stop: Event, look: Callable[[], None]) ->
         StopRequestedError: ``stop`` was set.
     """
     # Set by a stop, and by the failure of another step.
-    ended = Event()
+    ended = Flag()
     waiter = Waiter(ended)
     with ThreadPoolExecutor(max_workers=3, thread_name_prefix="prepare") as pool:
         steps = [pool.submit(step, settings, waiter) for step in (_registry, _kafka, _clickhouse)]

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from threading import Event
 
 from deploy.local.errors import LocalError, StopRequestedError
 
@@ -17,10 +16,36 @@ POLL_S = 0.05
 _REQUEST_TIMEOUT_S = 5.0
 
 
+class Flag:
+    """Something that was asked for, once and for good.
+
+    Unlike :class:`threading.Event` it may be set by a signal's handler: that one runs in the main thread, wherever
+    that is, and an Event's lock may be held there at that moment (the documentation of ``signal`` warns of it).
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        """Ask for it."""
+        self._set = True
+
+    def is_set(self) -> bool:
+        """Whether it was asked for."""
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is asked for, or the time is over; return whether it was asked for."""
+        deadline = time.monotonic() + seconds
+        while not self._set and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
+        return self._set
+
+
 class Waiter:
     """Waits for things until ``stop`` is set. Used by several threads at once."""
 
-    def __init__(self, stop: Event) -> None:
+    def __init__(self, stop: Flag) -> None:
         self._stop = stop
 
     def pause(self, seconds: float = POLL_S) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import stat
@@ -17,6 +18,7 @@ from deploy.local.orphans import find_processes
 from midstream.clickhouse.client import open_client
 from midstream.settings import Settings
 from tests.support.pipeline import Pipeline
+from tests.support.ports import PORT_SETTINGS
 from tests.support.waiting import wait_until
 
 SECOND_START_S = 15.0
@@ -82,7 +84,7 @@ def test_it_says_what_to_try_and_the_token_is_private(own: Pipeline) -> None:
 
 
 def test_a_second_launcher_on_the_same_home_is_refused(own: Pipeline) -> None:
-    second = Pipeline(own.home.root, **own.settings)
+    second = Pipeline(own.home.root, **{name: own.settings[name] for name in PORT_SETTINGS})
     launcher = second.launch()
     assert launcher.wait(20) == 1
     assert f"already (pid {own.launcher_pid})" in second.output
@@ -96,8 +98,10 @@ def test_the_second_start_is_fast_and_finds_the_data(own: Pipeline) -> None:
     began = time.monotonic()
     assert own.stop() == 0
     assert time.monotonic() - began < STOP_S
+    # A machine that is busy with other things takes its time.
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     own.start()
-    assert own.started_in_s < SECOND_START_S
+    assert own.started_in_s < SECOND_START_S * busy
     assert stored(own, mid) == 1
     assert own.token == token
     other = post_event(own)
@@ -147,9 +151,10 @@ def test_a_stop_while_starting_leaves_nothing(tmp_path: Path) -> None:
 def test_ctrl_c_twice_hurries(own: Pipeline) -> None:
     launcher = own._launcher
     assert launcher is not None
+    said = len(own.output)
     began = time.monotonic()
     launcher.send_signal(signal.SIGINT)
-    wait_until("it stops", lambda: "Stopping" in own.output)
+    wait_until("it stops", lambda: "Stopping" in own.output[said:])
     launcher.send_signal(signal.SIGINT)
     assert own.wait_stopped(10) == 0
     assert time.monotonic() - began < 10

@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event
 
 from deploy.local.broker import format_storage
 from deploy.local.home import open_home
-from deploy.local.waiting import Waiter
+from deploy.local.waiting import Flag, Waiter
 from midstream.kafka.admin import ensure_topics
 from midstream.settings import Settings
 from tests.support.ports import port_settings
@@ -31,7 +30,7 @@ class Broker:
     async def start(self) -> None:
         """Start it, and wait until it has its topics."""
         home = open_home(self.settings.home)
-        await asyncio.to_thread(format_storage, self.settings, home, print, Waiter(Event()))
+        await asyncio.to_thread(format_storage, self.settings, home, print, Waiter(Flag()))
         names = ("home", "local_kafka_port", "local_kafka_controller_port")
         env = {**os.environ, **{f"MIDSTREAM_{name.upper()}": str(getattr(self.settings, name)) for name in names}}
         self._spawn(env, home.logs / "kafka-test.log")

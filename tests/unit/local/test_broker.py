@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from threading import Event
 
 import pytest
 
 from deploy.local import broker
 from deploy.local.errors import LocalError
 from deploy.local.home import Home, open_home
-from deploy.local.waiting import Waiter
+from deploy.local.waiting import Flag, Waiter
 from midstream.settings import Settings
 from midstream.topics import ALL
 
@@ -19,7 +18,7 @@ class Formatter(Waiter):
     """Takes the place of Kafka's StorageTool."""
 
     def __init__(self, *, cut_off: bool = False) -> None:
-        super().__init__(Event())
+        super().__init__(Flag())
         self.runs = 0
         self.cut_off = cut_off
 
