@@ -32,6 +32,7 @@ log = get_logger(__name__)
 _RECORD_DDL = """CREATE TABLE IF NOT EXISTS @table(schema_migrations) (version UInt32, name String, applied_at
 DateTime64(3, 'UTC')) ENGINE = @engine(ReplacingMergeTree, applied_at) ORDER BY version"""
 
+_RECOMPRESS = "toDateTime(received_at) + toIntervalDay(1) RECOMPRESS CODEC(ZSTD(3))"
 _LEARNING = "learning_events"
 _OPERATIONAL = "operational_events"
 
@@ -146,11 +147,14 @@ def _run(client: ClickHouse, settings: Settings) -> list[str]:
 
 
 def _set_retention(client: ClickHouse, table: str, days: int, cluster: str) -> None:
-    """Make the table's TTL agree with the setting; by receipt, so that an old event synced today is kept as long as a
-    new one."""
+    """Make the table's TTL agree with the setting.
+
+    It goes by receipt, so that an old event synced today is kept as long as a new one. Besides, what is a day old is
+    recompressed: inserts are small and cheap to compress, what merges make of them is large and kept.
+    """
     name = f"{table}_local" if cluster else table
     on_cluster = f" ON CLUSTER '{cluster}'" if cluster else ""
-    wanted = f"toDateTime(received_at) + toIntervalDay({days})" if days else ""
+    wanted = _RECOMPRESS + (f", toDateTime(received_at) + toIntervalDay({days})" if days else "")
     ddl = str(
         client.rows(
             "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
@@ -161,8 +165,5 @@ def _set_retention(client: ClickHouse, table: str, days: int, cluster: str) -> N
     current = match[1].strip() if match else ""
     if current == wanted:
         return
-    if wanted:
-        client.command(f"ALTER TABLE {name}{on_cluster} MODIFY TTL {wanted}", {"materialize_ttl_after_modify": 0})
-    else:
-        client.command(f"ALTER TABLE {name}{on_cluster} REMOVE TTL")
+    client.command(f"ALTER TABLE {name}{on_cluster} MODIFY TTL {wanted}", {"materialize_ttl_after_modify": 0})
     log.info("retention.set", table=name, days=days)

@@ -2,18 +2,18 @@
 -- views show one row an arrival, or a batch, at any moment (FINAL within a partition: an arrival has one receipt).
 CREATE TABLE IF NOT EXISTS @table(duplicate_rows)
 (
-    mid String CODEC(ZSTD(1)),
+    mid String,
     eid LowCardinality(String),
-    did String CODEC(ZSTD(1)),
+    did String,
     channel LowCardinality(String),
-    batch_id String CODEC(ZSTD(1)),
-    event_index UInt32 CODEC(ZSTD(1)),
-    received_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    first_batch_id String CODEC(ZSTD(1)),
-    first_event_index UInt32 CODEC(ZSTD(1)),
-    first_received_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    batch_id String,
+    event_index UInt32,
+    received_at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
+    first_batch_id String,
+    first_event_index UInt32,
+    first_received_at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
     differs Bool,
-    stored_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    stored_at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
     INDEX mid_bloom mid TYPE bloom_filter(0.001) GRANULARITY 1
 )
 ENGINE = @engine(ReplacingMergeTree)
@@ -30,19 +30,19 @@ SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE IF NOT EXISTS @table(reject_rows)
 (
-    mid String CODEC(ZSTD(1)),
+    mid String,
     eid LowCardinality(String),
-    did String CODEC(ZSTD(1)),
+    did String,
     channel LowCardinality(String),
-    batch_id String CODEC(ZSTD(1)),
-    event_index Int32 CODEC(ZSTD(1)),
-    received_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    batch_id String,
+    event_index Int32,
+    received_at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
     code LowCardinality(String),
-    pointer String CODEC(ZSTD(1)),
-    message String CODEC(ZSTD(1)),
-    raw String CODEC(ZSTD(3)),
+    pointer String,
+    message String,
+    raw String,
     scope LowCardinality(String),
-    stored_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    stored_at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
     INDEX mid_bloom mid TYPE bloom_filter(0.001) GRANULARITY 1
 )
 ENGINE = @engine(ReplacingMergeTree)
@@ -59,22 +59,22 @@ SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE IF NOT EXISTS @table(batch_rows)
 (
-    batch_id String CODEC(ZSTD(1)),
-    msgid String CODEC(ZSTD(1)),
-    received_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    sent_at Nullable(DateTime64(3, 'UTC')) CODEC(ZSTD(1)),
-    did String CODEC(ZSTD(1)),
+    batch_id String,
+    msgid String,
+    received_at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
+    sent_at Nullable(DateTime64(3, 'UTC')),
+    did String,
     channel LowCardinality(String),
     app LowCardinality(String),
     credential LowCardinality(String),
-    user String CODEC(ZSTD(1)),
-    bytes UInt32 CODEC(ZSTD(1)),
-    events UInt32 CODEC(ZSTD(1)),
-    sequence UInt64 CODEC(Delta, ZSTD(1)),
+    user String,
+    bytes UInt32,
+    events UInt32,
+    sequence UInt64 CODEC(Delta, LZ4),
     collector LowCardinality(String),
     topic LowCardinality(String),
-    partition UInt32 CODEC(ZSTD(1)),
-    offset UInt64 CODEC(Delta, ZSTD(1)),
+    partition UInt32,
+    offset UInt64 CODEC(Delta, LZ4),
     source LowCardinality(String),
     INDEX batch_bloom batch_id TYPE bloom_filter(0.001) GRANULARITY 1
 )

@@ -2,11 +2,11 @@
 CREATE TABLE IF NOT EXISTS @table(dimension_rows)
 (
     type LowCardinality(String),
-    id String CODEC(ZSTD(1)),
-    attributes String CODEC(ZSTD(1)),
-    version Int64 CODEC(ZSTD(1)),
+    id String,
+    attributes String,
+    version Int64,
     deleted Bool,
-    updated_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1))
+    updated_at DateTime64(3, 'UTC') CODEC(Delta, LZ4)
 )
 ENGINE = @engine(ReplacingMergeTree, version)
 ORDER BY (type, id)

@@ -5,13 +5,13 @@
 -- value is JSON text; 'null' removes the key. Of two reports the later (at, report_id) wins; report_id is the SHA-256 of the report.
 CREATE TABLE IF NOT EXISTS @table(device_history_rows)
 (
-    device_id String CODEC(ZSTD(1)),
+    device_id String,
     key LowCardinality(String),
-    value String CODEC(ZSTD(1)),
-    at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    at_original DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    received_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
-    report_id String CODEC(ZSTD(1)),
+    value String,
+    at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
+    at_original DateTime64(3, 'UTC') CODEC(Delta, LZ4),
+    received_at DateTime64(3, 'UTC') CODEC(Delta, LZ4),
+    report_id String,
     override Bool
 )
 ENGINE = @engine(ReplacingMergeTree)
@@ -45,12 +45,12 @@ CREATE TABLE IF NOT EXISTS @table(assignment_history)
 (
     academy_id Int64,
     user_id Int64,
-    asset_slug String CODEC(ZSTD(1)),
+    asset_slug String,
     id Int64,
     field LowCardinality(String),
-    value String CODEC(ZSTD(1)),
-    written_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
-    write_id String CODEC(ZSTD(1))
+    value String,
+    written_at DateTime64(6, 'UTC') CODEC(Delta, LZ4),
+    write_id String
 )
 ENGINE = @engine(ReplacingMergeTree)
 ORDER BY (academy_id, asset_slug, user_id, field, written_at, write_id)

@@ -41,14 +41,19 @@ def ttl(client: ClickHouse, table: str) -> str:
     return ddl.partition(" TTL ")[2].partition(" SETTINGS")[0]
 
 
-@pytest.mark.parametrize(("days", "expected"), [(90, "toDateTime(received_at) + toIntervalDay(90)"), (0, "")])
+RECOMPRESS = "toDateTime(received_at) + toIntervalDay(1) RECOMPRESS CODEC(ZSTD(3))"
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"), [(90, f"{RECOMPRESS}, toDateTime(received_at) + toIntervalDay(90)"), (0, RECOMPRESS)]
+)
 def test_retention_goes_by_receipt_and_follows_the_setting(settings: Settings, days: int, expected: str) -> None:
     migrate(settings.model_copy(update={"retention_operational_days": 7}))
     client = open_client(settings)
-    assert ttl(client, "operational_events") == "toDateTime(received_at) + toIntervalDay(7)"
+    assert ttl(client, "operational_events") == f"{RECOMPRESS}, toDateTime(received_at) + toIntervalDay(7)"
     migrate(settings.model_copy(update={"retention_operational_days": days}))
     assert ttl(client, "operational_events") == expected
-    assert ttl(client, "learning_events") == ""
+    assert ttl(client, "learning_events") == RECOMPRESS
 
 
 def test_the_clusters_statements_are_valid_syntax(clickhouse: ClickHouse) -> None:
