@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from deploy.local.orphans import find_processes
+from tests.support.events import count_stored, post_event
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import wait_until
 
@@ -26,6 +27,8 @@ def test_a_killed_process_is_started_again_and_named(own: Pipeline, name: str) -
     killed = own.kill(name)
     wait_until(f"{name} runs again", lambda: own.pid_of(name) not in (0, killed))
     own.wait_ready()
+    mid = post_event(own)
+    wait_until("an event goes all the way", lambda: count_stored(own, mid) == 1, 40)
     wait_until("it was named", lambda: f"{name} ended and is started again" in own.output[said:])
     wait_until("its end was named", lambda: f"{name} runs again" in own.output[said:], 40)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import stat
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,43 +13,13 @@ import httpx
 import pytest
 
 from deploy.local.orphans import find_processes
-from midstream.clickhouse.client import open_client
-from midstream.settings import Settings
+from tests.support.events import count_stored, post_event
 from tests.support.pipeline import Pipeline
 from tests.support.ports import PORT_SETTINGS
 from tests.support.waiting import wait_until
 
 SECOND_START_S = 15.0
 STOP_S = 20.0
-
-
-def post_event(pipeline: Pipeline) -> str:
-    mid = f"LOG:{uuid.uuid4().hex}"
-    event = {
-        "eid": "LOG",
-        "ets": int(time.time() * 1000),
-        "ver": "3.0",
-        "mid": mid,
-        "actor": {"id": "u", "type": "User"},
-        "context": {"channel": "c", "env": "e"},
-        "edata": {"type": "t", "level": "INFO", "message": "m"},
-    }
-    response = httpx.post(
-        f"{pipeline.base_url}/v1/telemetry",
-        json={"id": "api.telemetry", "ver": "3.0", "events": [event]},
-        headers={"Authorization": f"Bearer {pipeline.token}"},
-        timeout=20,
-    )
-    assert response.status_code == 200, response.text
-    return mid
-
-
-def stored(pipeline: Pipeline, mid: str) -> int:
-    client = open_client(Settings.model_validate({**pipeline.settings, "clickhouse": pipeline.clickhouse_dsn}))
-    try:
-        return int(client.rows("SELECT count() FROM events WHERE mid = {mid:String}", {"mid": mid})[0][0])
-    finally:
-        client.close()
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +61,22 @@ def test_a_second_launcher_on_the_same_home_is_refused(own: Pipeline) -> None:
 
 def test_the_second_start_is_fast_and_finds_the_data(own: Pipeline) -> None:
     mid = post_event(own)
-    wait_until("the event is stored", lambda: stored(own, mid) == 1)
+    wait_until("the event is stored", lambda: count_stored(own, mid) == 1)
     token = own.token
-    began = time.monotonic()
-    assert own.stop() == 0
-    assert time.monotonic() - began < STOP_S
-    # A machine that is busy with other things takes its time.
-    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    own.start()
-    assert own.started_in_s < SECOND_START_S * busy
-    assert stored(own, mid) == 1
+    times = []
+    for _ in range(2):  # other work on this machine may take the cores from one of them
+        began = time.monotonic()
+        assert own.stop() == 0
+        assert time.monotonic() - began < STOP_S
+        own.start()
+        times.append(own.started_in_s)
+        if own.started_in_s < SECOND_START_S:
+            break
+    assert min(times) < SECOND_START_S
+    assert count_stored(own, mid) == 1
     assert own.token == token
     other = post_event(own)
-    wait_until("another event is stored", lambda: stored(own, other) == 1)
+    wait_until("another event is stored", lambda: count_stored(own, other) == 1)
 
 
 def test_sigterm_ends_everything_in_order(own: Pipeline) -> None:

@@ -1,0 +1,43 @@
+"""A valid event, sent to a pipeline and looked for."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import httpx
+
+from midstream.clickhouse.client import open_client
+from midstream.settings import Settings
+from tests.support.pipeline import Pipeline
+
+
+def post_event(pipeline: Pipeline) -> str:
+    """Post an event; return its mid once the collector says that it is durable."""
+    mid = f"LOG:{uuid.uuid4().hex}"
+    event = {
+        "eid": "LOG",
+        "ets": int(time.time() * 1000),
+        "ver": "3.0",
+        "mid": mid,
+        "actor": {"id": "u", "type": "User"},
+        "context": {"channel": "c", "env": "e"},
+        "edata": {"type": "t", "level": "INFO", "message": "m"},
+    }
+    response = httpx.post(
+        f"{pipeline.base_url}/v1/telemetry",
+        json={"id": "api.telemetry", "ver": "3.0", "events": [event]},
+        headers={"Authorization": f"Bearer {pipeline.token}"},
+        timeout=20,
+    )
+    assert response.status_code == 200, response.text
+    return mid
+
+
+def count_stored(pipeline: Pipeline, mid: str) -> int:
+    """Return how many events of this mid are stored."""
+    client = open_client(Settings.model_validate({"clickhouse": pipeline.clickhouse_dsn}))
+    try:
+        return int(client.rows("SELECT count() FROM events WHERE mid = {mid:String}", {"mid": mid})[0][0])
+    finally:
+        client.close()
