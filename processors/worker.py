@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import faust
+import uvloop
 from faust.transport.drivers import aiokafka as driver
 from prometheus_client import start_http_server
 
@@ -130,6 +131,7 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) ->
     # pyarrow imports pandas, if it is there, with the first array that it makes: 60 MB and half a second for nothing.
     # (It is there because chdb, the local engine, depends on it.)
     sys.meta_path.insert(0, _WithoutPandas())
+    uvloop.install()
     app, metrics_port = make(settings)
     try:
         start_http_server(metrics_port, addr="127.0.0.1")
