@@ -20,6 +20,7 @@ class EnvelopeReader:
 
     def __init__(self, settings: Settings) -> None:
         self._max_bytes = settings.max_inflated_bytes
+        self._max_events = settings.max_batch_events
         self._inline_bytes = min(_INLINE_BYTES, self._max_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="envelope")
         self._waiting = 0
@@ -36,7 +37,11 @@ class EnvelopeReader:
         """
         try:
             batch = self._read_inline(body)
-            return batch if batch is not None else await self._read_in_thread(body)
+            if batch is None:
+                batch = await self._read_in_thread(body)
+            if len(batch.events) > self._max_events:
+                raise RefusedError(ErrorCode.BODY_TOO_LARGE)
+            return batch
         except InflatedTooLargeError:
             raise RefusedError(ErrorCode.BODY_TOO_LARGE) from None
         except InflateError as error:

@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     max_inflated_bytes: int = Field(
         8 * MIB, ge=1 * KIB, le=8 * MIB, description="Largest body once inflated; larger is 413."
     )
+    max_batch_events: int = Field(
+        50_000,
+        ge=1,
+        description="Most elements of `events`; more is 413. A few kilobytes of gzip can hold millions of empty ones.",
+    )
     max_in_flight_bytes: int = Field(
         64 * MIB, ge=1 * MIB, description="Bytes of bodies one collector process holds at once; beyond it 503."
     )
@@ -167,9 +172,17 @@ class Settings(BaseSettings):
 
     # Local ClickHouse engine
     engine_threads: int = Field(8, ge=1, le=128, description="Queries that the local ClickHouse engine runs at once.")
-    engine_queue: int = Field(32, ge=0, le=10_000, description="Queries that wait for the local ClickHouse engine; beyond it 503.")
-    engine_memory_bytes: int = Field(4 * 1024 * MIB, ge=512 * MIB, description="Memory that the local ClickHouse engine may use.")
-    engine_query_timeout_ms: int = Field(300_000, ge=1_000, description="Longest run of a query in the local ClickHouse engine, where the query does not say.")
+    engine_queue: int = Field(
+        32, ge=0, le=10_000, description="Queries that wait for the local ClickHouse engine; beyond it 503."
+    )
+    engine_memory_bytes: int = Field(
+        4 * 1024 * MIB, ge=512 * MIB, description="Memory that the local ClickHouse engine may use."
+    )
+    engine_query_timeout_ms: int = Field(
+        300_000,
+        ge=1_000,
+        description="Longest run of a query in the local ClickHouse engine, where the query does not say.",
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -227,6 +227,13 @@ class TestBodies:
         assert reply.status_code == 413
         assert time.process_time() - began < 1.0
 
+    async def test_millions_of_empty_elements_are_413(self, post: Post) -> None:
+        body = gzip.compress(b'{"events":[' + b"0," * 2_000_000 + b"0]}")
+        assert len(body) < 20_000
+        assert (await post(body)).status_code == 413
+        assert (await post(gzip.compress(b'{"events":[' + b"0," * 49_999 + b"0]}"))).status_code == 200
+        assert (await post(gzip.compress(b'{"events":[' + b"0," * 50_000 + b"0]}"))).status_code == 413
+
     async def test_inflated_limit_is_exact(self, settings: Settings, app_credential: Issued) -> None:
         body = json.dumps(batch({"x": "y" * 2000})).encode()
         for limit, expected in ((len(body), 200), (len(body) - 1, 413)):
