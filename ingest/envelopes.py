@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from ingest.inflate import InflatedTooLargeError, InflateError, inflate
 from ingest.replies import ErrorCode, RefusedError
 from midstream.envelope import Batch, EnvelopeError, read_envelope, read_quickly
+from midstream.inflate import InflatedTooLargeError, InflateError, inflate
 from midstream.settings import Settings
 
 _INLINE_BYTES = 512 * 1024  # inflated and parsed in about a millisecond

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from ingest.inflate import InflatedTooLargeError, InflateError, inflate
+from midstream.inflate import InflatedTooLargeError, InflateError, inflate
 from midstream.lines import GZIP_MARK, GzipError, Inflater, LineSplitter
 from serve.errors import ApiError
 

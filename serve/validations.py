@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from ingest.inflate import InflatedTooLargeError, InflateError, inflate
 from midstream.envelope import EnvelopeError, read_envelope
 from midstream.events.judge import Judge
 from midstream.events.report import judge_body
+from midstream.inflate import InflatedTooLargeError, InflateError, inflate
 from midstream.metrics import VALIDATIONS
 from midstream.settings import Settings
 from serve.errors import ApiError

@@ -35,11 +35,11 @@ def validate(ctx: click.Context, file: BinaryIO, as_json: bool) -> None:
 
 
 def _judge(file: BinaryIO, settings: Settings) -> list[dict[str, Any]]:
-    from ingest.inflate import InflateError, inflate
     from midstream.envelope import EnvelopeError
     from midstream.events.judge import Judge
     from midstream.events.report import judge_body
     from midstream.events.schemas import SchemaError, load_schemas
+    from midstream.inflate import InflateError, inflate
 
     try:
         body = file.read(settings.max_body_bytes + 1)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 import xxhash
 
-from ingest.inflate import InflateError, inflate
 from midstream.envelope import Batch, EnvelopeError, read_envelope
+from midstream.inflate import InflateError, inflate
 from midstream.receipt import Receipt, decode_receipt, foreign_receipt
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from midstream.codes import REASONS, Reason
 from midstream.reference import PAGES
 from midstream.settings import Settings, SettingsError, load_settings

@@ -3,7 +3,7 @@ import tracemalloc
 
 import pytest
 
-from ingest.inflate import InflatedTooLargeError, InflateError, inflate
+from midstream.inflate import InflatedTooLargeError, InflateError, inflate
 
 PLAIN = b'{"events":[]}'
 
