@@ -72,9 +72,8 @@ def server_properties(settings: Settings, data: str) -> str:
         "share.coordinator.state.topic.num.partitions": 1,
         # One member starts at a time, and nobody waits for more.
         "group.initial.rebalance.delay.ms": 0,
-        # A week, as topics say themselves, and never more than this of one partition on a laptop's disk.
+        # A week, as topics say themselves; never by size, which would delete what has not been stored yet.
         "log.retention.hours": 168,
-        "log.retention.bytes": 8 * 1024 * MIB,
         "log.segment.bytes": 256 * MIB,
         # The position of each group outlives a long holiday.
         "offsets.retention.minutes": 60 * 24 * 90,
