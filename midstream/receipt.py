@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 
+from midstream.events.times import MAX_MS
 from midstream.topics import RECEIPT_HEADER
+
+# A header that another producer wrote must not hold what no column takes.
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_TimeMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,15 +24,15 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     event in ``events`` it names an arrival.
     """
 
-    batch_id: str
-    received_at_ms: int
-    events: int
+    batch_id: _Id
+    received_at_ms: _TimeMs
+    events: _Count
     """Number of elements of ``events``."""
-    sequence: int
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     """Counts the batches of one ``collector`` from 0 without a gap."""
     collector: str
     """Names one life of one collector process."""
-    bytes: int
+    bytes: _Count
     """Size of the body as it was sent."""
     credential: str = ""
     did: str = ""
@@ -33,7 +40,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     channel: str = ""
     app: str = ""
     msgid: str = ""
-    sent_at_ms: int | None = None
+    sent_at_ms: _TimeMs | None = None
     """The batch's own ``ets`` or ``ts``."""
     user: str = ""
     """``sub`` of ``X-Authenticated-User-Token``."""

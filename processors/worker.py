@@ -132,7 +132,10 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) ->
     # (It is there because chdb, the local engine, depends on it.)
     sys.meta_path.insert(0, _WithoutPandas())
     uvloop.install()
-    app, metrics_port = make(settings)
+    try:
+        app, metrics_port = make(settings)
+    except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit
+        crash(stage, error)
     try:
         start_http_server(metrics_port, addr="127.0.0.1")
     except OSError as error:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from midstream.events.judge import Judge, Refused
-
 from midstream.codes import Reason
+from midstream.events.judge import Judge, Refused
 from midstream.metrics import DEAD_LETTERS, VALIDATED_BATCHES, VALIDATED_EVENTS
 from midstream.receipt import Receipt
 from midstream.settings import Settings
@@ -52,9 +51,7 @@ class Round:
             mid_hash = hash_mid(event["mid"])
             row = make_row(event, raw, raw.decode(), receipt, index, mid_hash, self._window)
             self._valid += 1
-            sealed = self._blocks[partition_of_mid(mid_hash, self._partitions)].add(row, len(raw))
-            if sealed is not None:
-                yield sealed
+            yield from self._blocks[partition_of_mid(mid_hash, self._partitions)].add(row, len(raw))
 
     def _bury(self, refused: Refused, raw: bytes, receipt: Receipt, index: int) -> Iterator[Sealed]:
         self._refused[refused.reason] = self._refused.get(refused.reason, 0) + 1
@@ -62,9 +59,9 @@ class Round:
 
     def finish(self) -> Iterator[Sealed]:
         """Seal and yield what is still open, and count the round."""
-        for sealed in (*(block.seal() for block in self._blocks), self._dead.seal()):
-            if sealed is not None:
-                yield sealed
+        for block in self._blocks:
+            yield from block.seal()
+        yield from self._dead.seal()
         VALIDATED_BATCHES.inc(self._batches)
         VALIDATED_EVENTS.labels("valid").inc(self._valid)
         for reason, count in self._refused.items():

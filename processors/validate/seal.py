@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import zstandard
 
 from midstream import topics
@@ -22,6 +24,7 @@ early."""
 _RECEIVED_AT = VALID.get_field_index("received_at")
 # lz4: half the CPU of zstd to write and less to read, for twice the bytes; Kafka's disk is cheaper than either.
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_MAX_ARROW_BYTES = topics.MAX_MESSAGE_BYTES - 4096
 _ZSTD_FROM_BYTES = 64 * 1024
 _DEAD_SEAL_LETTERS = 1_000
 
@@ -47,9 +50,8 @@ class ValidBlock:
         self._chunks: list[pa.RecordBatch] = []
         self._chunked_rows = 0
         self._bytes = 0
-        self._oldest_ms: int | None = None
 
-    def add(self, row: Row, size: int) -> Sealed | None:
+    def add(self, row: Row, size: int) -> list[Sealed]:
         """Add a row whose event has ``size`` bytes of text; return the block if that fills it."""
         self._rows.append(row)
         self._bytes += size
@@ -57,34 +59,43 @@ class ValidBlock:
             return self.seal()
         if len(self._rows) >= _CHUNK_ROWS:
             self._turn_into_arrow()
-        return None
+        return []
 
     def _turn_into_arrow(self) -> None:
         columns = list(zip(*self._rows, strict=True))
-        oldest = min(columns[_RECEIVED_AT])
-        self._oldest_ms = oldest if self._oldest_ms is None else min(self._oldest_ms, oldest)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, VALID, strict=True)]
         self._chunks.append(pa.RecordBatch.from_arrays(arrays, schema=VALID))
         self._chunked_rows += len(self._rows)
         self._rows = []
 
-    def seal(self) -> Sealed | None:
-        """Return what has been added as a finished value and begin anew; None if there is nothing."""
+    def seal(self) -> list[Sealed]:
+        """Return what has been added as a finished value and begin anew; nothing if nothing was added.
+
+        Where what hardly compresses would not fit a message, it is several values.
+        """
         if self._rows:
             self._turn_into_arrow()
         if not self._chunks:
-            return None
-        rows = self._chunked_rows
+            return []
         batch = pa.concat_batches(self._chunks)
+        self._chunks, self._chunked_rows, self._bytes = [], 0, 0
+        return list(self._finish(batch))
+
+    def _finish(self, batch: pa.RecordBatch) -> Iterator[Sealed]:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, VALID, options=_IPC) as writer:
             writer.write_batch(batch)
+        if sink.tell() > _MAX_ARROW_BYTES and batch.num_rows > 1:
+            middle = batch.num_rows // 2
+            yield from self._finish(batch.slice(0, middle))
+            yield from self._finish(batch.slice(middle))
+            return
+        oldest = pc.min(batch.column(_RECEIVED_AT)).cast(pa.int64()).as_py()
         value = encode_record(
             topics.VALID.name,
-            {"rows": rows, "oldest_received_at_ms": self._oldest_ms, "arrow": sink.getvalue().to_pybytes()},
+            {"rows": batch.num_rows, "oldest_received_at_ms": oldest, "arrow": sink.getvalue().to_pybytes()},
         )
-        self._chunks, self._chunked_rows, self._bytes, self._oldest_ms = [], 0, 0, None
-        return Sealed(topics.VALID.name, self._partition, value, rows)
+        yield Sealed(topics.VALID.name, self._partition, value, batch.num_rows)
 
 
 class DeadBlock:
@@ -128,9 +139,9 @@ class DeadBlock:
         )
         return sealed
 
-    def seal(self) -> Sealed | None:
-        """Return what has been added as a finished value and begin anew; None if there is nothing."""
-        return self._finish() if self._letters else None
+    def seal(self) -> list[Sealed]:
+        """Return what has been added as a finished value and begin anew; nothing if nothing was added."""
+        return [self._finish()] if self._letters else []
 
     def _finish(self) -> Sealed:
         sealed = Sealed(

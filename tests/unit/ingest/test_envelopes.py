@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import gzip
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -98,3 +100,29 @@ async def test_wait_for_the_thread_is_bounded(reader: EnvelopeReader, monkeypatc
         await reader.read(b"{")
     assert refused.value.code is ErrorCode.OVERLOADED
     gate.set()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        gzip.compress(b" " * 9_000_000),
+        gzip.compress(b'{"events":[' + b"1," * 400_000 + b"]}"),
+        gzip.compress(b'{"events":["' + b"x" * 1_000_000 + b'"]}')[:-9],
+        gzip.compress(b'{"events":[]}')[:-9],
+        b'{"events":[}',
+    ],
+    ids=["too large", "no JSON", "cut short", "short and cut short", "short and no JSON"],
+)
+async def test_refused_body_is_let_go_at_once(reader: EnvelopeReader, body: bytes) -> None:
+    """Not when the garbage collector comes by, which it seldom does: these are megabytes a request."""
+    body = bytes(bytearray(body))  # the one of the parameter is held by pytest
+    gc.collect()
+    gc.disable()
+    try:
+        held = sys.getrefcount(body)
+        for _ in range(3):
+            with pytest.raises(RefusedError):
+                await reader.read(body)
+        assert sys.getrefcount(body) == held
+    finally:
+        gc.enable()

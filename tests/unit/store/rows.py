@@ -42,9 +42,8 @@ def sealed(arrivals: list[tuple[dict[str, Any], str, int]]) -> bytes:
     for value, batch_id, index in arrivals:
         raw = orjson.dumps(value)
         row = make_row(value, raw, raw.decode(), receipt(batch_id), index, hash_mid(value["mid"]), LateWindow(400, 1))
-        assert block.add(row, len(raw)) is None
-    result = block.seal()
-    assert result is not None
+        assert block.add(row, len(raw)) == []
+    (result,) = block.seal()
     return result.value
 
 

@@ -1,4 +1,6 @@
+import base64
 import gzip
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -135,8 +137,6 @@ def test_a_block_tells_its_rows_and_its_oldest_receipt() -> None:
 
 
 def test_the_largest_event_fits_a_message_as_a_dead_letter() -> None:
-    import random
-
     text = "".join(
         random.Random(1).choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=8_000_000)
     )
@@ -146,6 +146,18 @@ def test_the_largest_event_fits_a_message_as_a_dead_letter() -> None:
     assert refused["code"] == "EVENT_TOO_LARGE"
     assert orjson.loads(refused["raw"])["x"] == text
     assert [row["mid"] for row in valid_rows(sealed)] == ["b"]
+
+
+def test_what_hardly_compresses_is_spread_over_messages() -> None:
+    noise = random.Random(2)
+    events = [
+        event(f"m{n}", eid="EXDATA", edata={"type": "t", "data": base64.b64encode(noise.randbytes(300_000)).decode()})
+        for n in range(14)
+    ]
+    sealed = run([record(body_of(*events), receipt())])
+    assert len(sealed) > 1
+    assert all(len(block.value) <= topics.MAX_MESSAGE_BYTES for block in sealed)
+    assert [row["mid"] for row in valid_rows(sealed)] == [f"m{n}" for n in range(14)]
 
 
 def test_many_large_dead_letters_are_spread_over_messages() -> None:
@@ -166,6 +178,20 @@ def test_a_record_that_is_no_batch_is_one_dead_letter_whole(value: bytes) -> Non
     assert (refused["code"], refused["scope"], refused["event_index"]) == ("BATCH_UNREADABLE", "batch", -1)
     assert refused["raw"] == value
     assert [row["mid"] for row in valid_rows(sealed)] == ["a"]
+
+
+@pytest.mark.parametrize("wrong", ['"events":-1', '"received_at_ms":1e300', '"bytes":"x"', '"batch_id":""', "nonsense"])
+def test_a_receipt_that_no_table_could_take_is_none(wrong: str) -> None:
+    header = encode_receipt(receipt())
+    key = wrong.partition(":")[0]
+    pairs = [pair for pair in header.decode()[1:-1].split(",") if not pair.startswith(key)]
+    one = record(body_of(event("a")))
+    forged = RawRecord(
+        one.topic, 0, 0, one.append_time_ms, one.value, [("receipt", ("{" + ",".join([*pairs, wrong]) + "}").encode())]
+    )
+    ((row),) = valid_rows(run([forged]))
+    assert row["batch_id"] != "b1"
+    assert row["received_at"].timestamp() * 1000 == RECEIVED_AT_MS + 5
 
 
 def test_a_batch_that_came_another_way_is_read_and_named_the_same_each_time() -> None:
