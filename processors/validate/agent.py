@@ -8,10 +8,10 @@ from typing import Any
 
 import faust
 from aiokafka import AIOKafkaProducer
-from midstream.events.judge import Judge
-from midstream.events.schemas import load_schemas
 
 from midstream import topics
+from midstream.events.judge import Judge
+from midstream.events.schemas import load_schemas
 from midstream.logs import get_logger
 from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS
 from midstream.settings import Settings

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 import xxhash
-from midstream.events.times import normalise_ets, original_ets
 
+from midstream.events.times import normalise_ets, original_ets
 from midstream.receipt import Receipt
 
 Row = tuple[Any, ...]
