@@ -14,6 +14,9 @@ _INLINE_BYTES = 512 * 1024  # inflated and parsed in about a millisecond
 _MAX_WAITING = 64
 _TIMEOUT_S = 20.0
 
+_Fault = tuple[ErrorCode, str]
+"""Why a body is refused, and the message if the code has no better one."""
+
 
 class EnvelopeReader:
     """Reads bodies: ordinary ones at once, large ones and those no parser takes one after the other in a thread."""
@@ -35,30 +38,24 @@ class EnvelopeReader:
         Raises:
             RefusedError: 400, 413 or 503.
         """
-        try:
-            batch = self._read_inline(body)
-            if batch is None:
-                batch = await self._read_in_thread(body)
-            if len(batch.events) > self._max_events:
-                raise RefusedError(ErrorCode.BODY_TOO_LARGE)
-            return batch
-        except InflatedTooLargeError:
-            raise RefusedError(ErrorCode.BODY_TOO_LARGE) from None
-        except InflateError as error:
-            raise RefusedError(ErrorCode.INVALID_GZIP, str(error)) from None
-        except EnvelopeError as error:
-            raise RefusedError(ErrorCode.INVALID_BATCH, str(error)) from None
+        read = self._read_inline(body) or await self._read_in_thread(body)
+        if not isinstance(read, Batch):
+            raise RefusedError(*read)
+        if len(read.events) > self._max_events:
+            raise RefusedError(ErrorCode.BODY_TOO_LARGE)
+        return read
 
-    def _read_inline(self, body: bytes) -> Batch | None:
+    def _read_inline(self, body: bytes) -> Batch | _Fault | None:
         try:
-            inflated = inflate(body, self._inline_bytes)
+            return read_quickly(inflate(body, self._inline_bytes))
         except InflatedTooLargeError:
-            if self._inline_bytes == self._max_bytes:
-                raise
             return None
-        return read_quickly(inflated)
+        except InflateError as error:
+            return ErrorCode.INVALID_GZIP, str(error)
+        except EnvelopeError as error:
+            return ErrorCode.INVALID_BATCH, str(error)
 
-    async def _read_in_thread(self, body: bytes) -> Batch:
+    async def _read_in_thread(self, body: bytes) -> Batch | _Fault:
         if self._waiting >= _MAX_WAITING:
             raise RefusedError(ErrorCode.OVERLOADED)
         self._waiting += 1
@@ -70,5 +67,14 @@ class EnvelopeReader:
         finally:
             self._waiting -= 1
 
-    def _read_whole(self, body: bytes) -> Batch:
-        return read_envelope(inflate(body, self._max_bytes))
+    def _read_whole(self, body: bytes) -> Batch | _Fault:
+        # A fault is returned: an exception that crosses threads is in a cycle with the frames that it came through,
+        # and they would keep the inflated body until the garbage collector comes by.
+        try:
+            return read_envelope(inflate(body, self._max_bytes))
+        except InflatedTooLargeError:
+            return ErrorCode.BODY_TOO_LARGE, ""
+        except InflateError as error:
+            return ErrorCode.INVALID_GZIP, str(error)
+        except EnvelopeError as error:
+            return ErrorCode.INVALID_BATCH, str(error)
