@@ -11,6 +11,12 @@ from tests.integration.outside import Outside
 from tests.support.pipeline import Pipeline
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip here, not in the fixture: the summary then has one line for all."""
+    if item.get_closest_marker("docker") and (reason := containers.why_no_docker()):
+        pytest.skip(reason)
+
+
 @pytest.fixture(scope="session", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A running pipeline that all tests share: none may kill its processes or count all that is stored.
@@ -22,11 +28,9 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if request.param == "local":
         with Pipeline(home) as running:
             yield running
-        return
-    if reason := containers.why_no_docker():
-        pytest.skip(reason)
-    with containers.stores() as settings, Pipeline(home, **settings) as running:
-        yield running
+    else:
+        with containers.stores() as settings, Pipeline(home, **settings) as running:
+            yield running
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +39,10 @@ def outside(pipeline: Pipeline) -> Iterator[Outside]:
     clients = Outside(pipeline)
     yield clients
     clients.close()
+
+
+@pytest.fixture(scope="session")
+def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A local pipeline for tests that kill, stop and restart its parts; each leaves it ready."""
+    with Pipeline(tmp_path_factory.mktemp("expendable") / "home") as running:
+        yield running
