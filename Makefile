@@ -14,7 +14,7 @@ SDK := tests/integration/sdk
 SDK_MODULES := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint lock clean prerequisites environment test-environment
+.PHONY: help run demo test lint lock reference clean prerequisites environment test-environment
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 lock: test-environment ## Lock the newest dependencies that pyproject.toml allows
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) --output-file requirements-test.lock --extra test --constraint requirements.lock
+
+reference: environment ## Write docs/settings.md and docs/metrics.md from the code
+	@$(BIN)/python -m midstream.reference docs
 
 clean: ## Remove what was installed and built here; data in .midstream stays
 	rm -rf $(VENV) deploy/local/kafka/libs deploy/local/kafka/libs.new *.egg-info build $(SDK)/node_modules
