@@ -24,6 +24,7 @@ from midstream.settings import Settings
 READY_TIMEOUT_S = 90.0
 """Longest wait for the base URL to be ready once Kafka and ClickHouse are."""
 
+_ANSWERS_PER_WORKER = 4
 _LOOK_INTERVAL_S = 0.5
 _KILL_TIMEOUT_S = 5.0
 
@@ -122,12 +123,15 @@ class LocalPipeline:
 
     def _wait_until_ready(self, waiter: Waiter) -> None:
         last = (0, "")
+        in_a_row = 0
 
         def ready() -> bool:
-            nonlocal last
+            nonlocal last, in_a_row
             self.look()
             last = http_get(self.settings.host, self.settings.port, "/ready")
-            return last[0] == 200
+            in_a_row = in_a_row + 1 if last[0] == 200 else 0
+            # Each answer is that of one of web's workers, of which another may still be behind.
+            return in_a_row >= _ANSWERS_PER_WORKER * self.settings.web_workers
 
         if waiter.until(ready, READY_TIMEOUT_S):
             return

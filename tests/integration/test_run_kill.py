@@ -37,13 +37,13 @@ def test_a_killed_launcher_takes_everything_with_it_and_the_next_start_works(own
     own.kill_launcher()
     own.wait_gone(40)
     own.start()
-    own.wait_ready(1)
+    own.wait_ready(5)
 
 
 def test_a_start_while_the_killed_one_still_stops_waits_for_it(own: Pipeline) -> None:
     own.kill_launcher()
     own.start()
-    own.wait_ready(1)
+    own.wait_ready(5)
 
 
 def test_what_launcher_and_supervisor_left_is_ended_by_the_next_start(own: Pipeline) -> None:
@@ -55,7 +55,7 @@ def test_what_launcher_and_supervisor_left_is_ended_by_the_next_start(own: Pipel
     assert set(left.values()) <= {process.pid for process in find_processes(own.home)}
     own.start()
     assert f"pid {left['kafka']} (java)" in own.output
-    own.wait_ready(1)
+    own.wait_ready(5)
     assert not set(left.values()) & {process.pid for process in find_processes(own.home)}
 
 

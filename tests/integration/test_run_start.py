@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from deploy.local.orphans import find_processes
@@ -40,7 +39,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 def test_a_home_left_by_a_killed_run_becomes_ready(own: Pipeline) -> None:
     assert "formatted by half" in own.output
-    assert httpx.get(f"{own.base_url}/ready", timeout=10).status_code == 200
+    own.wait_ready(5)
     assert all(own.pid_of(name) for name in ("kafka", "engine", "validate", "store", "web"))
 
 
@@ -56,7 +55,7 @@ def test_a_second_launcher_on_the_same_home_is_refused(own: Pipeline) -> None:
     launcher = second.launch()
     assert launcher.wait(20) == 1
     assert f"already (pid {own.launcher_pid})" in second.output
-    assert httpx.get(f"{own.base_url}/ready", timeout=10).status_code == 200
+    own.wait_ready(5)
 
 
 def test_the_second_start_is_fast_and_finds_the_data(own: Pipeline) -> None:
