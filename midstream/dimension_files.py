@@ -141,7 +141,7 @@ def _csv_row(
     id_ = values.pop("id", "")
     version_text = values.pop("version", "")
     if not version_text:
-        version = clock.next()
+        version = clock.next(id_)
     elif version_text.isascii() and version_text.isdecimal() and len(version_text) <= 19:
         version = int(version_text)
     else:

@@ -21,6 +21,7 @@ MAX_ID_BYTES = 1024
 MAX_DEPTH = 64
 MAX_VERSION = 2**63 - 1
 
+_MAX_IDS_PER_MS = 10_000  # some ten times what can be read in a millisecond
 _LINE_FRAME_BYTES = 2 * MAX_ID_BYTES * 6 + 256  # id with every character escaped, version, names and blanks
 
 
@@ -69,18 +70,31 @@ class Dimension(msgspec.Struct, frozen=True):
 
 
 class VersionClock:
-    """Hands out versions for rows that come without one: epoch milliseconds, and never the same one twice.
+    """Hands out versions for rows that come without one: epoch milliseconds, and more only where one id needs it.
 
-    Not for several threads at once.
+    Versions are compared within one object only. Were they to differ among all, a bulk load would run ahead of the
+    time, and who puts one of its rows soon after would lose. Not for several threads at once.
     """
 
     def __init__(self) -> None:
-        self._last = 0
+        self._now_ms = 0
+        self._given: dict[str, int] = {}  # id -> its last version, as long as that is not in the past
 
-    def next(self) -> int:
-        """Return a version higher than all before."""
-        self._last = max(self._last + 1, now_ms())
-        return self._last
+    def next(self, id_: str) -> int:
+        """Return a version higher than all before of this id."""
+        self._advance()
+        version = max(self._given.get(id_, 0) + 1, self._now_ms)
+        self._given[id_] = version
+        return version
+
+    def _advance(self) -> None:
+        time_ms = now_ms()
+        if time_ms > self._now_ms:  # a clock that was set back stands still here
+            self._now_ms = time_ms
+            self._given = {id_: version for id_, version in self._given.items() if version >= time_ms}
+        elif len(self._given) >= _MAX_IDS_PER_MS:  # it has stood for long
+            self._now_ms = max(self._given.values()) + 1
+            self._given.clear()
 
 
 class _Row(msgspec.Struct):
@@ -120,7 +134,7 @@ def parse_row(type_: DimensionType, line: bytes, clock: VersionClock, max_attrib
         raise DimensionError("TOO_DEEP", f"attributes are nested deeper than {MAX_DEPTH}") from None
     except msgspec.DecodeError as error:
         raise DimensionError("INVALID_JSON", f"the line is not JSON: {error}") from None
-    version = clock.next() if row.version is msgspec.UNSET else row.version
+    version = clock.next(row.id) if row.version is msgspec.UNSET else row.version
     return make_dimension(type_, row.id, bytes(row.attributes), version, max_attributes_bytes)
 
 

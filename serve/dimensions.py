@@ -130,7 +130,7 @@ async def put_dimension(
         request, max_bytes=limit, max_inflated_bytes=limit, timeout_ms=services.settings.body_timeout_ms
     )
     try:
-        row = make_dimension(type_, id_, body, services.clock.next() if version is None else version, limit)
+        row = make_dimension(type_, id_, body, services.clock.next(id_) if version is None else version, limit)
     except DimensionError as error:
         DIMENSION_ROWS.labels(type_, "refused").inc()
         raise ApiError(413 if error.code == "TOO_LARGE" else 400, error.code, str(error)) from None

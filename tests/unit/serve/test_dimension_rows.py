@@ -45,11 +45,47 @@ def test_a_row_without_a_version_gets_the_time() -> None:
     assert abs(read(b'{"id":"a","attributes":{}}').version - time.time() * 1000) < 5000
 
 
-def test_versions_of_one_clock_only_rise(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = VersionClock()
-    times = iter([1000, 1000, 999, 5000])
+def versions(monkeypatch: pytest.MonkeyPatch, *rows: tuple[int, str]) -> list[int]:
+    """Return the versions that one clock gives to ids, each at its time."""
+    times = iter([time_ms for time_ms, _ in rows])
     monkeypatch.setattr("midstream.dimensions.now_ms", lambda: next(times))
-    assert [clock.next() for _ in range(4)] == [1000, 1001, 1002, 5000]
+    clock = VersionClock()
+    return [clock.next(id_) for _, id_ in rows]
+
+
+def test_versions_of_one_id_only_rise(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = (1000, 1000, 999, 1000, 1001, 1002, 5000, 5000)
+    given = versions(monkeypatch, *((time_ms, "a") for time_ms in times))
+    assert given == [1000, 1001, 1002, 1003, 1004, 1005, 5000, 5001]
+
+
+def test_a_bulk_load_does_not_run_ahead_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(1000 + n // 1000, f"u{n}") for n in range(5000)]
+    assert versions(monkeypatch, *rows) == [time_ms for time_ms, _ in rows]
+    assert versions(monkeypatch, (1000, "a"), (1000, "a"), (1000, "b"), (1001, "b")) == [1000, 1001, 1000, 1001]
+
+
+def test_ids_are_remembered_as_long_as_needed_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ms = 1000
+    monkeypatch.setattr("midstream.dimensions.now_ms", lambda: now_ms)
+    clock = VersionClock()
+    for n in range(500):
+        clock.next(f"u{n}")
+    now_ms = 1001
+    clock.next("a")
+    assert len(clock._given) == 1
+
+
+def test_a_clock_that_was_set_back_keeps_the_bound_and_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ms = 10_000
+    monkeypatch.setattr("midstream.dimensions.now_ms", lambda: now_ms)
+    clock = VersionClock()
+    first = [clock.next("a") for _ in range(3)]
+    now_ms = 5_000
+    for n in range(25_000):
+        clock.next(f"u{n}")
+        assert len(clock._given) <= 10_000
+    assert clock.next("a") > first[-1]
 
 
 @pytest.mark.parametrize(
