@@ -60,6 +60,9 @@ DEDUPE_MIDS = Gauge("midstream_dedupe_mids", "Mids held by the dedupe cache, by 
 DEDUPE_BYTES = Gauge("midstream_dedupe_bytes", "Memory held by the dedupe cache.")
 DEDUPE_LOOKUPS = Counter("midstream_dedupe_lookups", "Mids looked up in ClickHouse, by outcome.", ["outcome"])
 DIMENSION_CACHE_ENTRIES = Gauge("midstream_dimension_cache_entries", "Dimension rows held.")
+DIMENSION_VERSIONS_KNOWN = Gauge(
+    "midstream_dimension_versions_known", "Dimension rows whose version in the topic is remembered."
+)
 DIMENSION_LOOKUPS = Counter(
     "midstream_dimension_lookups", "Dimension look-ups, by type and outcome.", ["type", "outcome"]
 )
