@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import ConsumerRecord
 
 from midstream import topics
 from midstream.dimensions import Dimension, decode_dimension
@@ -69,16 +69,17 @@ async def listen(settings: Settings, cache: DimensionCache) -> None:
     Raises:
         KafkaError: Kafka cannot be read.
     """
+    # Subscribed without a group: aiokafka then assigns all partitions, later ones too. (It knows the partitions of
+    # topics that it is subscribed to, and of no others: they cannot be asked for and assigned by hand.)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers, group_id=None, enable_auto_commit=False, auto_offset_reset="latest"
+        topics.DIMENSIONS.name,
+        bootstrap_servers=settings.kafka_servers,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="latest",
     )
     await consumer.start()
     try:
-        partitions = consumer.partitions_for_topic(topics.DIMENSIONS.name) or set()
-        if not partitions:
-            await consumer.topics()  # fetches the metadata of all topics
-            partitions = consumer.partitions_for_topic(topics.DIMENSIONS.name) or {0}
-        consumer.assign([TopicPartition(topics.DIMENSIONS.name, partition) for partition in sorted(partitions)])
         await consumer.seek_to_end()
         while True:
             taken = await consumer.getmany(timeout_ms=1_000, max_records=5_000)
