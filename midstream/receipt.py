@@ -62,8 +62,8 @@ def decode_receipt(headers: Sequence[tuple[str, bytes]]) -> Receipt | None:
         if name == RECEIPT_HEADER:
             try:
                 return _decoder.decode(value)
-            except msgspec.DecodeError:
-                return None
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+                return None  # TypeError: Kafka's headers may be null
     return None
 
 

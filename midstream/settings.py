@@ -124,7 +124,7 @@ class Settings(BaseSettings):
         "specification's.",
     )
     max_event_bytes: int = Field(
-        512 * KIB, ge=1 * KIB, description="Largest event; larger becomes a dead letter EVENT_TOO_LARGE."
+        512 * KIB, ge=1 * KIB, le=2 * MIB, description="Largest event; larger becomes a dead letter EVENT_TOO_LARGE."
     )
     max_event_depth: int = Field(
         64, ge=4, le=250, description="Deepest nesting of an event; deeper becomes a dead letter TOO_DEEP."
@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         6 * MIB, ge=64 * KIB, le=64 * MIB, description="Bytes of event text that seal a block at once."
     )
     max_batches_in_flight: int = Field(
-        500, ge=1, le=10_000, description="Batches that a `validate` worker takes up at once."
+        250, ge=1, le=10_000, description="Batches that a `validate` worker takes up at once."
     )
     late_after_days: int = Field(400, ge=1, description="An event older than this at receipt is flagged late.")
     early_after_days: int = Field(

@@ -35,7 +35,11 @@ _SEVEN_DAYS_MS = str(7 * 24 * 3600 * 1000)
 
 RAW = Topic("telemetry.raw", {"retention.ms": _SEVEN_DAYS_MS})
 VALID = Topic("telemetry.valid", {"retention.ms": _SEVEN_DAYS_MS})
-DEAD = Topic("telemetry.dead", {"retention.ms": _SEVEN_DAYS_MS})
+# A dead letter holds the largest record of telemetry.raw whole, and says more about it.
+DEAD = Topic(
+    "telemetry.dead",
+    {"retention.ms": _SEVEN_DAYS_MS, "max.message.bytes": str(MAX_MESSAGE_BYTES + 2 * OVERHEAD_BYTES)},
+)
 DIMENSIONS = Topic("dimensions", {"cleanup.policy": "compact"})
 
 ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS)

@@ -31,6 +31,7 @@ EXIT_CONFIG = 78  # EX_CONFIG
 
 
 _FETCH_MAX_WAIT_MS = 100
+_STREAM_BUFFER_RECORDS = 64
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -74,7 +75,7 @@ def make_app(settings: Settings, group: str, max_poll_records: int) -> faust.App
         table_standby_replicas=0,
         # True can wait for ever for a stream to be empty at a rebalance.
         stream_wait_empty=False,
-        stream_buffer_maxsize=max_poll_records,
+        stream_buffer_maxsize=_STREAM_BUFFER_RECORDS,
         broker_max_poll_records=max_poll_records,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.kafka_session_timeout_ms / 1000,

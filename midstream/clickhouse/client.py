@@ -21,37 +21,26 @@ from clickhouse_connect.driver.exceptions import ClickHouseError as DriverError
 
 from midstream.settings import Settings, SettingsError
 
-# Refusals that say nothing about the data: the environment may mend by itself.
-# Names: ClickHouse's src/Common/ErrorCodes.cpp.
-_ENVIRONMENT_CODES = frozenset(
+# Refusals of the data itself, which no retry changes. Every other code is taken for trouble of the environment: to
+# call good
+# data bad would put valid events among the rejects. Names: ClickHouse's src/Common/ErrorCodes.cpp.
+_DATA_CODES = frozenset(
     {
-        60,  # UNKNOWN_TABLE (migrations have not run yet)
-        81,  # UNKNOWN_DATABASE
-        159,  # TIMEOUT_EXCEEDED
-        160,  # TOO_SLOW
-        164,  # READONLY
-        192,  # UNKNOWN_USER
-        193,  # WRONG_PASSWORD
-        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
-        203,  # NO_FREE_CONNECTION
-        209,  # SOCKET_TIMEOUT
-        210,  # NETWORK_ERROR
-        225,  # NO_ZOOKEEPER
-        236,  # ABORTED
-        241,  # MEMORY_LIMIT_EXCEEDED
-        242,  # TABLE_IS_READ_ONLY
-        243,  # NOT_ENOUGH_SPACE
-        252,  # TOO_MANY_PARTS
-        279,  # ALL_CONNECTION_TRIES_FAILED
-        285,  # TOO_FEW_LIVE_REPLICAS
-        286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
-        319,  # UNKNOWN_STATUS_OF_INSERT
-        394,  # QUERY_WAS_CANCELLED
-        425,  # SYSTEM_ERROR
-        439,  # CANNOT_SCHEDULE_TASK
-        497,  # ACCESS_DENIED
-        516,  # AUTHENTICATION_FAILED
-        999,  # KEEPER_EXCEPTION
+        6,  # CANNOT_PARSE_TEXT
+        26,  # CANNOT_PARSE_QUOTED_STRING
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        38,  # CANNOT_PARSE_DATE
+        41,  # CANNOT_PARSE_DATETIME
+        53,  # TYPE_MISMATCH
+        69,  # ARGUMENT_OUT_OF_BOUND
+        70,  # CANNOT_CONVERT_TYPE
+        72,  # CANNOT_PARSE_NUMBER
+        117,  # INCORRECT_DATA
+        131,  # TOO_LARGE_STRING_SIZE
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        407,  # DECIMAL_OVERFLOW
+        469,  # VIOLATED_CONSTRAINT
     }
 )
 
@@ -61,13 +50,13 @@ class ClickHouseError(Exception):
 
     Attributes:
         code: ClickHouse's error number; None when no answer was read (the outcome is then unknown).
-        by_data: True when ClickHouse refused the data or the statement itself, so that a retry changes nothing.
+        by_data: True when ClickHouse refused the data itself, so that a retry changes nothing.
     """
 
     def __init__(self, message: str, code: int | None) -> None:
         super().__init__(message)
         self.code = code
-        self.by_data = code is not None and code not in _ENVIRONMENT_CODES
+        self.by_data = code in _DATA_CODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +111,18 @@ def _own_errors() -> Iterator[None]:
 class ClickHouse:
     """A connection pool to one database. Threads may share it; every wait is bounded by ``clickhouse_timeout_ms``."""
 
-    def __init__(self, client: Client, dsn: Dsn) -> None:
+    def __init__(self, client: Client, dsn: Dsn, *, is_cluster: bool = False) -> None:
         self._client = client
         self.dsn = dsn
+        # Through a Distributed table an insert would return before the rows are on their shard, and one replica would
+        # do.
+        self._insert_settings = {"distributed_foreground_insert": 1, "insert_quorum": "auto"} if is_cluster else {}
+        self._read_settings = {"select_sequential_consistency": 1} if is_cluster else {}
 
     def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
         """Run a query; ``{name:Type}`` in it are bound from ``parameters``. Return all rows."""
         with _own_errors():
-            result = self._client.query(sql, parameters=parameters).result_rows
+            result = self._client.query(sql, parameters=parameters, settings=self._read_settings).result_rows
             return cast("Sequence[tuple[Any, ...]]", result)
 
     def named_rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -144,7 +137,7 @@ class ClickHouse:
 
     def row_binary(self, sql: str, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
         """Run a query; yield its result in ClickHouse's RowBinary format, in chunks of at most ``chunk_bytes``."""
-        with _own_errors(), self._client.raw_stream(sql, fmt="RowBinary") as stream:
+        with _own_errors(), self._client.raw_stream(sql, fmt="RowBinary", settings=self._read_settings) as stream:
             while chunk := stream.read(chunk_bytes):
                 yield chunk
 
@@ -182,6 +175,7 @@ class ClickHouse:
             "async_insert": 0,  # the default since ClickHouse 26.2 is 1, which would re-batch the block
             "max_insert_threads": 1,
             "input_format_parallel_parsing": 0,
+            **self._insert_settings,
         }
         delay_s = 0.1
         for attempt in range(tries):
@@ -229,4 +223,4 @@ def open_client(settings: Settings, *, database: str | None = None, timeout_ms: 
             compress=False if dsn.host in ("127.0.0.1", "localhost", "::1") else "lz4",
             query_retries=0,
         )
-    return ClickHouse(client, dsn)
+    return ClickHouse(client, dsn, is_cluster=bool(settings.clickhouse_cluster))

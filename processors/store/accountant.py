@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from midstream import topics
@@ -41,6 +42,8 @@ _PROGRESS: pa.Schema = pa.schema(
 )
 _INTERVAL_S = 1.0
 _RECONCILE_S = 10.0
+_LOOK_BACK_S = 24 * 3600
+_SETTLE_S = 300  # a minute stays open for as long as its last batch may take to be written anywhere
 _MAX_SNAPSHOTS = 600
 
 Offsets = Mapping[TopicPartition, int]
@@ -56,7 +59,7 @@ class Progress:
     """Works out the complete offsets of ``telemetry.raw``. Pure."""
 
     def __init__(self) -> None:
-        self._snapshots: deque[_Snapshot] = deque(maxlen=_MAX_SNAPSHOTS)
+        self._snapshots: deque[_Snapshot] = deque()
 
     def observe(
         self, validated: Offsets, ends: Offsets, stored: Offsets, received: Offsets
@@ -70,12 +73,37 @@ class Progress:
             received: committed by the consumer that writes ``batches``.
         """
         self._snapshots.append(_Snapshot(dict(validated), dict(ends)))
+        if len(self._snapshots) > _MAX_SNAPSHOTS:  # a long backlog: coarser steps, but the oldest stays
+            self._snapshots = deque(list(self._snapshots)[::2])
         newest: _Snapshot | None = None
         while self._snapshots and all(stored.get(tp, 0) >= end for tp, end in self._snapshots[0].ends.items()):
             newest = self._snapshots.popleft()
         if newest is None:
             return {}
         return {tp: min(offset, received.get(tp, 0)) for tp, offset in newest.validated.items()}
+
+
+class Settled:
+    """How many events are unaccounted for, asking for each minute only until it is settled. Pure."""
+
+    def __init__(self, since_s: int) -> None:
+        self.since_s = since_s
+        """The first minute that is not settled, epoch seconds."""
+        self.unaccounted = 0
+        self._closed = 0
+
+    def settle(self, minutes: list[tuple[int, int, int]], now_s: float) -> None:
+        """Take (minute, in flight, unaccounted) of all minutes from :attr:`since_s` on, in order."""
+        open_ = 0
+        settling = True
+        for minute_s, in_flight, missing in minutes:
+            settling = settling and in_flight == 0 and minute_s < now_s - _SETTLE_S
+            if settling:
+                self._closed += abs(missing)
+                self.since_s = minute_s + 60
+            else:
+                open_ += abs(missing)
+        self.unaccounted = self._closed + open_
 
 
 class Accountant:
@@ -87,6 +115,7 @@ class Accountant:
         self._lease = lease
         self._progress = Progress()
         self._published: dict[TopicPartition, int] = {}
+        self._settled = Settled(int(time.time()) - _LOOK_BACK_S)
 
     async def run(self) -> None:
         """Publish until cancelled.
@@ -116,13 +145,12 @@ class Accountant:
 
     async def _observe(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> dict[TopicPartition, int]:
         middle = (topics.VALID.name, topics.DEAD.name)
-        await consumer.topics()  # refreshes the metadata: partitions may have been added
         validated = await _committed(admin, topics.GROUP_VALIDATE)
         validated = {tp: offset for tp, offset in validated.items() if tp.topic == topics.RAW.name}
-        ends = await consumer.end_offsets(_partitions(consumer, *middle))
+        ends = await consumer.end_offsets(await _partitions(admin, *middle))
         stored = await _committed(admin, topics.GROUP_STORE)
         received = await _committed(admin, topics.GROUP_RECEIPTS)
-        raw_ends = await consumer.end_offsets(_partitions(consumer, topics.RAW.name))
+        raw_ends = await consumer.end_offsets(await _partitions(admin, topics.RAW.name))
         _publish_lag(topics.GROUP_VALIDATE, topics.RAW.name, raw_ends, validated)
         for topic in middle:
             _publish_lag(topics.GROUP_STORE, topic, {tp: end for tp, end in ends.items() if tp.topic == topic}, stored)
@@ -146,22 +174,39 @@ class Accountant:
         )
 
     def _reconcile(self) -> None:
-        """Set the metric from the last hour; a query that fails is tried again at the next turn."""
+        """Set the metric; a query that fails is tried again at the next turn.
+
+        A minute in which nothing is in flight any more is settled and not asked for again; what was missing in it stays
+        in the metric as long as this worker lives. Minutes are taken apart: a loss in one and a surplus in another
+        are two.
+        """
         try:
             rows = self._clickhouse.rows(
-                "SELECT sum(unaccounted) FROM accounting WHERE minute >= {since:DateTime}",
-                {"since": int(time.time()) - 3600},
+                "SELECT toUnixTimestamp(minute) AS at, sum(in_flight), sum(unaccounted) FROM accounting "
+                "WHERE minute >= toDateTime({since:UInt32}, 'UTC') GROUP BY at ORDER BY at",
+                {"since": self._settled.since_s},
             )
         except ClickHouseError as error:
             log.warning("accounting.not_read", error=str(error)[:300])
             return
-        UNACCOUNTED_EVENTS.set(int(rows[0][0]))
+        self._settled.settle([(int(at), int(in_flight), int(missing)) for at, in_flight, missing in rows], time.time())
+        UNACCOUNTED_EVENTS.set(self._settled.unaccounted)
 
 
-def _partitions(consumer: AIOKafkaConsumer, *names: str) -> list[TopicPartition]:
-    return [
-        TopicPartition(name, partition) for name in names for partition in consumer.partitions_for_topic(name) or ()
-    ]
+async def _partitions(admin: AIOKafkaAdminClient, *names: str) -> list[TopicPartition]:
+    """Return all partitions of these topics.
+
+    Asked each time, as some may have been added; and not of the consumer, which knows those of its own subscription
+    only. A topic without partitions would make every batch count as through.
+
+    Raises:
+        UnknownTopicOrPartitionError: a topic is not there.
+    """
+    described = await admin.describe_topics(list(names))
+    found = [TopicPartition(entry["topic"], part["partition"]) for entry in described for part in entry["partitions"]]
+    if {tp.topic for tp in found} != set(names):
+        raise UnknownTopicOrPartitionError(f"not all of {', '.join(names)} are there")
+    return found
 
 
 async def _committed(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:

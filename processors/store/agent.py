@@ -49,6 +49,7 @@ class Worker:
         )
         self.storer = Storer(self.clickhouse, self.dimensions, self.lease, settings.insert_tries)
         self._cache = self._empty_cache()
+        self._lock = asyncio.Lock()
 
     def _empty_cache(self) -> DedupeCache:
         return DedupeCache(
@@ -56,18 +57,28 @@ class Worker:
         )
 
     async def load_cache(self, partitions: Sequence[int], of: int) -> None:
-        """Read what is stored of the assigned partitions; awaited before their records flow."""
-        cache = self._empty_cache()
-        await asyncio.to_thread(cache.load, partitions, of)
-        self._cache = cache
+        """Read what is stored of the assigned partitions; awaited before their records flow.
+
+        It waits for the insert under way: what that stores must be in what is read.
+        """
+        async with self._lock:
+            cache = self._empty_cache()
+            await asyncio.to_thread(cache.load, partitions, of)
+            self._cache = cache
 
     async def store_valid(self, events: Sequence[Any]) -> None:
-        """Store records of ``telemetry.valid`` and acknowledge them, in order."""
-        cache = self._cache
-        with BLOCK_SECONDS.time():
-            await asyncio.to_thread(self.storer.store_valid, _records(events), cache)
-        for event in events:
-            event.ack()
+        """Store records of ``telemetry.valid`` and acknowledge them, in order.
+
+        Faust keeps a few records of partitions that were given away meanwhile. The cache knows nothing of them, and
+        whoever has them now stores them: they are left alone.
+        """
+        async with self._lock:
+            own = [event for event in events if event.message.partition in self._cache.partitions]
+            if own:
+                with BLOCK_SECONDS.time():
+                    await asyncio.to_thread(self.storer.store_valid, _records(own), self._cache)
+            for event in own:
+                event.ack()
 
     async def store_dead(self, events: Sequence[Any]) -> None:
         """Store records of ``telemetry.dead`` and acknowledge them, in order."""

@@ -11,8 +11,9 @@ from midstream.records import RecordError, decode_record
 from processors.store.dedupe.history import Hashes
 
 
-def read_block(value: bytes) -> pa.RecordBatch:
-    """Return the rows of a block, columns :data:`midstream.columns.VALID`.
+def read_block(value: bytes) -> tuple[pa.RecordBatch, int]:
+    """Return the rows of a block, columns :data:`midstream.columns.VALID`, and over how many partitions mids were
+    spread.
 
     Raises:
         RecordError: the value is no block, or the rows in it cannot be read.
@@ -29,7 +30,7 @@ def read_block(value: bytes) -> pa.RecordBatch:
         raise RecordError(f"the rows of a {topics.VALID.name} block cannot be read: {error}") from error
     if len(batches) != 1 or batches[0].num_rows != record["rows"]:
         raise RecordError(f"a {topics.VALID.name} block says {record['rows']} rows and holds {table.num_rows}")
-    return batches[0]
+    return batches[0], record["partitions"]
 
 
 def mid_hashes(block: pa.RecordBatch) -> Hashes:

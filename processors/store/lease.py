@@ -1,4 +1,4 @@
-"""The right to insert: held while Kafka still counts this worker among its group.
+"""The right to insert: lost for good once this process has stood still for as long as Kafka waits for a worker.
 
 A worker that was frozen (a stopped process, a suspended machine) wakes up after its partitions were given away and,
 before it learns of that, finishes what it was doing. Deduplication tokens make such an insert harmless as far back as

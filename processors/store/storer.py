@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
@@ -32,12 +31,16 @@ from processors.store.dedupe.recent import Arrival
 from processors.store.denormalise import COLUMNS, denormalise
 from processors.store.dimension_cache import DimensionCache
 from processors.store.lease import Lease
+from processors.store.same_content import same_content
 from processors.store.units import InsertUnit, event_units, make_token
 
 log = get_logger(__name__)
 
 _MS = pa.timestamp("ms", tz="UTC")
 _EXTRA = ("stored_at", *COLUMNS)
+_MAX_REJECTS_BYTES = 16 * 1024 * 1024
+_TEXTS_A_QUERY = 32
+_MID_CHARS_A_QUERY = 8_000  # a server takes 128 KiB in one parameter, and a character may take twelve bytes there
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,9 @@ class Storer:
         rejects: list[dict[str, Any]] = []
         for record in records:
             self._store_block(record, cache, duplicates, rejects)
-        values = [record.value for record in records]
-        # These views are exact whatever the unit of insert, so one insert serves all records of the call.
-        self._insert_verdicts(verdicts.DUPLICATE_TABLE, verdicts.DUPLICATES, duplicates, values)
-        self._insert_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rejects, values)
+        self._insert_verdicts(verdicts.DUPLICATE_TABLE, verdicts.DUPLICATES, duplicates)
         DUPLICATE_EVENTS.inc(len(duplicates))
-        REJECTED_EVENTS.inc(len(rejects))
+        self._insert_rejects(rejects)
 
     def store_dead(self, records: Sequence[StoreRecord]) -> None:
         """Store records of ``telemetry.dead`` in ``rejects``. Raises as :meth:`store_valid`."""
@@ -101,19 +101,21 @@ class Storer:
                 rows += verdicts.reject_rows(record.value, self._clock_ms())
             except RecordError as error:
                 rows.append(self._poison(record, error))
-        self._insert_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rows, [record.value for record in records])
-        REJECTED_EVENTS.inc(len(rows))
+            if sum(len(row["raw"]) for row in rows) > _MAX_REJECTS_BYTES:
+                self._insert_rejects(rows)
+                rows = []
+        self._insert_rejects(rows)
 
     def _store_block(
         self, record: StoreRecord, cache: DedupeCache, duplicates: list[dict[str, Any]], rejects: list[dict[str, Any]]
     ) -> None:
         try:
-            block = read_block(record.value)
+            block, partitions = read_block(record.value)
         except RecordError as error:
             rejects.append(self._poison(record, error))
             return
         hashes = mid_hashes(block)
-        decision = decide(block, hashes, cache)
+        decision = decide(block, hashes, partitions, cache)
         all_new = len(decision.new) == block.num_rows
         new = block if all_new else block.take(pa.array(decision.new))
         if new.num_rows:
@@ -155,9 +157,15 @@ class Storer:
         STORED_EVENTS.labels(unit.table).inc(unit.rows.num_rows)
         return []
 
-    def _insert_verdicts(self, table: str, schema: pa.Schema, rows: list[dict[str, Any]], values: list[bytes]) -> None:
+    def _insert_rejects(self, rows: list[dict[str, Any]]) -> None:
+        self._insert_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rows)
+        REJECTED_EVENTS.inc(len(rows))
+
+    def _insert_verdicts(self, table: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+        """Insert rows of a view that shows one row an arrival, so that it is exact whatever the unit of insert."""
         if rows:
-            self._insert(InsertUnit(table, verdicts.to_arrow(rows, schema), make_token(table, *values)))
+            arrivals = (f"{row['batch_id']}/{row['event_index']};".encode() for row in rows)
+            self._insert(InsertUnit(table, verdicts.to_arrow(rows, schema), make_token(table, *arrivals)))
 
     def _insert(self, unit: InsertUnit) -> None:
         def before_try(tries: int) -> None:
@@ -180,18 +188,29 @@ class Storer:
         """Tell for each duplicate whether its content is another than the stored event's; spacing and order of keys
         do not count."""
         contents, mids, raws = block.column("content_hash"), block.column("mid"), block.column("raw")
-        doubtful = [mids[row].as_py() for row, first in found if contents[row].as_py() != first.content_hash]
-        stored: dict[str, str] = {}
-        if doubtful:
-            sql = "SELECT mid, raw FROM events WHERE mid IN {mids:Array(String)}"
-            stored = dict(self._clickhouse.rows(sql, {"mids": sorted(set(doubtful))}))
-        differs = []
-        for row, first in found:
-            same = contents[row].as_py() == first.content_hash
-            if not same and (raw := stored.get(first.mid)) is not None:
-                same = orjson.loads(raw) == orjson.loads(raws[row].as_py())
-            differs.append(not same)
-        return differs
+        doubtful = {mids[row].as_py() for row, first in found if contents[row].as_py() != first.content_hash}
+        stored = self._stored_texts(sorted(doubtful))
+        return [
+            contents[row].as_py() != first.content_hash
+            and not same_content(stored.get(first.mid, ""), raws[row].as_py())
+            for row, first in found
+        ]
+
+    def _stored_texts(self, mids: Sequence[str]) -> dict[str, str]:
+        """Return the stored text of these mids, as far as it is there; asked for in small portions, for each may be
+        long."""
+        texts: dict[str, str] = {}
+        portion: list[str] = []
+        for mid in mids:
+            portion.append(mid)
+            if len(portion) == _TEXTS_A_QUERY or sum(map(len, portion)) > _MID_CHARS_A_QUERY or mid == mids[-1]:
+                texts.update(
+                    self._clickhouse.rows(
+                        "SELECT mid, raw FROM events WHERE mid IN {mids:Array(String)}", {"mids": portion}
+                    )
+                )
+                portion = []
+        return texts
 
     def _poison(self, record: StoreRecord, error: RecordError) -> dict[str, Any]:
         log.error(

@@ -33,12 +33,17 @@ class InsertUnit:
         return body
 
     def halves(self) -> tuple[InsertUnit, InsertUnit]:
-        """Split in two, for finding the row that ClickHouse refuses; the tokens are as reproducible as this unit's."""
+        """Split in two, for finding the row that ClickHouse refuses.
+
+        A half's token is that of its arrivals: after a crash other rows of the record may be left, and they must not
+        meet a token that other rows have used up.
+        """
         middle = self.rows.num_rows // 2
-        return (
-            InsertUnit(self.table, self.rows.slice(0, middle), f"{self.token}/0"),
-            InsertUnit(self.table, self.rows.slice(middle), f"{self.token}/1"),
-        )
+        return self._part(self.rows.slice(0, middle)), self._part(self.rows.slice(middle))
+
+    def _part(self, rows: pa.RecordBatch) -> InsertUnit:
+        arrivals = zip(rows.column("batch_id").to_pylist(), rows.column("event_index").to_pylist(), strict=True)
+        return InsertUnit(self.table, rows, make_token(self.table, *(f"{b}/{i};".encode() for b, i in arrivals)))
 
 
 def make_token(table: str, *values: bytes) -> str:

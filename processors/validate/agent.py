@@ -13,7 +13,7 @@ from midstream import topics
 from midstream.events.judge import Judge
 from midstream.events.schemas import load_schemas
 from midstream.logs import get_logger
-from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS
+from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
@@ -21,6 +21,9 @@ from processors.validate.split import RawRecord
 from processors.worker import make_app, or_crash
 
 log = get_logger(__name__)
+
+
+_MAX_PART_BYTES = 32 * 1024 * 1024
 
 
 class Validator:
@@ -40,7 +43,7 @@ class Validator:
             acks="all",
             enable_idempotence=True,
             linger_ms=0,  # blocks are large and few: there is nothing to wait for
-            max_request_size=topics.MAX_MESSAGE_BYTES + 32 * 1024,
+            max_request_size=topics.MAX_MESSAGE_BYTES + 2 * topics.OVERHEAD_BYTES,
             request_timeout_ms=self._settings.kafka_timeout_ms,
         )
         async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
@@ -58,28 +61,40 @@ class Validator:
         """Turn records into durable blocks, then acknowledge the records in order.
 
         Raises:
-            KafkaError, TimeoutError: a block did not become durable; nothing has been acknowledged.
+            KafkaError, TimeoutError: a block did not become durable; its records have not been acknowledged.
         """
-        first = events[0].message
-        round_ = Round(self._settings, self._judge, self._valid_partitions, first.partition % self._dead_partitions)
+        while events:
+            events = events[await self._run_part(events) :]
+
+    async def _run_part(self, events: Sequence[Any]) -> int:
+        """Turn the first records into durable blocks, as many as memory allows, and acknowledge them; return how
+        many."""
+        round_ = Round(
+            self._settings,
+            self._judge,
+            self._valid_partitions,
+            events[0].message.partition % self._dead_partitions,
+        )
         sent: list[asyncio.Future[Any]] = []
+        taken = 0
         for event in events:
-            message = event.message
-            record = RawRecord(
-                message.topic,
-                message.partition,
-                message.offset,
-                int((message.timestamp or 0) * 1000),
-                message.value or b"",
-                message.headers or (),
-            )
-            sent += [await self._send(sealed) for sealed in round_.add(record)]
-            # A round may take long; the loop must see to the producer and to rebalances meanwhile.
+            for sealed in round_.add(_record(event.message)):
+                if sealed is None:
+                    # The loop must see to the producer and to rebalances meanwhile.
+                    await asyncio.sleep(0)
+                else:
+                    sent.append(await self._send(sealed))
+            VALIDATE_BUFFER_BYTES.set(round_.weight_bytes)
+            taken += 1
+            if round_.weight_bytes > _MAX_PART_BYTES:
+                break
             await asyncio.sleep(0)
         sent += [await self._send(sealed) for sealed in round_.finish()]
         await asyncio.wait_for(asyncio.gather(*sent), self._settings.kafka_timeout_ms / 1000)
-        for event in events:
+        VALIDATE_BUFFER_BYTES.set(0)
+        for event in events[:taken]:
             event.ack()
+        return taken
 
     async def _send(self, sealed: Sealed) -> asyncio.Future[Any]:
         if self._producer is None:
@@ -91,6 +106,17 @@ class Validator:
             self._producer.send(sealed.topic, sealed.value, partition=sealed.partition),
             self._settings.kafka_timeout_ms / 1000,
         )
+
+
+def _record(message: Any) -> RawRecord:
+    return RawRecord(
+        message.topic,
+        message.partition,
+        message.offset,
+        int((message.timestamp or 0) * 1000),
+        message.value or b"",
+        message.headers or (),
+    )
 
 
 def make_validate_app(settings: Settings) -> tuple[faust.App, int]:

@@ -17,6 +17,9 @@ from processors.validate.rows import LateWindow, make_row
 from processors.validate.seal import DeadBlock, Sealed, ValidBlock
 from processors.validate.split import RawRecord, UnreadableBatch, hash_mid, partition_of_mid, split_record
 
+_BREATHE_EVENTS = 250
+_EVENT_WEIGHT_BYTES = 256
+
 
 class Round:
     """Splits, judges and seals. Blocks that fill on the way come out of :meth:`add`, the rest out of :meth:`finish`."""
@@ -26,14 +29,23 @@ class Round:
         self._max_inflated_bytes = settings.max_inflated_bytes
         self._window = LateWindow(settings.late_after_days, settings.early_after_days)
         self._partitions = valid_partitions
-        self._blocks = [ValidBlock(n, settings.seal_rows, settings.seal_bytes) for n in range(valid_partitions)]
+        self._blocks = [
+            ValidBlock(n, valid_partitions, settings.seal_rows, settings.seal_bytes) for n in range(valid_partitions)
+        ]
         self._dead = DeadBlock(dead_partition, settings.seal_bytes)
         self._valid = 0
         self._refused: dict[Reason, int] = {}
         self._batches = 0
+        self._weight_bytes = 0
 
-    def add(self, record: RawRecord) -> Iterator[Sealed]:
-        """Take one record; yield the blocks that it fills."""
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of event text taken so far, and something for each event."""
+        return self._weight_bytes
+
+    def add(self, record: RawRecord) -> Iterator[Sealed | None]:
+        """Take one record; yield the blocks that it fills, and None now and then for the caller to see to other
+        things."""
         self._batches += 1
         split = split_record(record, self._max_inflated_bytes)
         if isinstance(split, UnreadableBatch):
@@ -42,7 +54,10 @@ class Round:
             return
         receipt, batch = split
         for index, element in enumerate(batch.events):
+            if index % _BREATHE_EVENTS == _BREATHE_EVENTS - 1:
+                yield None
             raw = bytes(element)
+            self._weight_bytes += len(raw) + _EVENT_WEIGHT_BYTES
             verdict = self._judge.judge(raw)
             if isinstance(verdict, Refused):
                 yield from self._bury(verdict, raw, receipt, index)

@@ -27,6 +27,8 @@ _IPC = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _MAX_ARROW_BYTES = topics.MAX_MESSAGE_BYTES - 4096
 _ZSTD_FROM_BYTES = 64 * 1024
 _DEAD_SEAL_LETTERS = 1_000
+_DEAD_SEAL_ORIGINAL_BYTES = 16 * 1024 * 1024
+_LETTER_BYTES = 64  # lengths and numbers of a letter in Avro, at the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,9 @@ class Sealed:
 class ValidBlock:
     """The open block of one partition of ``telemetry.valid``."""
 
-    def __init__(self, partition: int, seal_rows: int, seal_bytes: int) -> None:
+    def __init__(self, partition: int, partitions: int, seal_rows: int, seal_bytes: int) -> None:
         self._partition = partition
+        self._partitions = partitions
         self._seal_rows = seal_rows
         self._seal_bytes = seal_bytes
         self._rows: list[Row] = []
@@ -93,7 +96,12 @@ class ValidBlock:
         oldest = pc.min(batch.column(_RECEIVED_AT)).cast(pa.int64()).as_py()
         value = encode_record(
             topics.VALID.name,
-            {"rows": batch.num_rows, "oldest_received_at_ms": oldest, "arrow": sink.getvalue().to_pybytes()},
+            {
+                "rows": batch.num_rows,
+                "partitions": self._partitions,
+                "oldest_received_at_ms": oldest,
+                "arrow": sink.getvalue().to_pybytes(),
+            },
         )
         yield Sealed(topics.VALID.name, self._partition, value, batch.num_rows)
 
@@ -106,37 +114,43 @@ class DeadBlock:
         self._seal_bytes = min(seal_bytes, topics.MAX_MESSAGE_BYTES // 4)
         self._letters: list[dict[str, Any]] = []
         self._bytes = 0
+        self._original_bytes = 0
 
     def add(self, refused: Refused, raw: bytes, receipt: Receipt, index: int) -> list[Sealed]:
-        """Add the dead letter of one event, or of a whole body (``index`` -1); return the blocks that it fills, at
-        most two.
+        """Add the dead letter of one event, or of a whole body (``index`` -1); return the block that it fills, if any.
 
-        Long originals are compressed, each by itself, so that one of the largest size still fits a message.
+        Long originals are compressed, each by itself, so that one of the largest size still fits a message; how much
+        a block holds is bounded before compression too, for whoever reads it.
         """
-        encoding = "identity"
-        if len(raw) > _ZSTD_FROM_BYTES:
+        original_bytes, encoding = len(raw), "identity"
+        if original_bytes > _ZSTD_FROM_BYTES:
             raw, encoding = zstandard.compress(raw, 3), "zstd"
+        letter = {
+            "scope": "batch" if index < 0 else "event",
+            "code": refused.reason.value,
+            "pointer": refused.pointer,
+            "message": refused.message,
+            "mid": refused.mid,
+            "eid": refused.eid,
+            "did": refused.did or receipt.did,
+            "channel": refused.channel,
+            "batch_id": receipt.batch_id,
+            "event_index": index,
+            "received_at_ms": receipt.received_at_ms,
+            "raw": raw,
+            "raw_encoding": encoding,
+        }
+        size = _LETTER_BYTES + len(raw) + sum(len(text.encode()) for text in letter.values() if isinstance(text, str))
         sealed: list[Sealed] = []
-        if self._letters and (self._bytes + len(raw) > self._seal_bytes or len(self._letters) >= _DEAD_SEAL_LETTERS):
+        if self._letters and (
+            self._bytes + size > self._seal_bytes
+            or self._original_bytes + original_bytes > _DEAD_SEAL_ORIGINAL_BYTES
+            or len(self._letters) >= _DEAD_SEAL_LETTERS
+        ):
             sealed.append(self._finish())
-        self._bytes += len(raw)
-        self._letters.append(
-            {
-                "scope": "batch" if index < 0 else "event",
-                "code": refused.reason.value,
-                "pointer": refused.pointer,
-                "message": refused.message,
-                "mid": refused.mid,
-                "eid": refused.eid,
-                "did": refused.did or receipt.did,
-                "channel": refused.channel,
-                "batch_id": receipt.batch_id,
-                "event_index": index,
-                "received_at_ms": receipt.received_at_ms,
-                "raw": raw,
-                "raw_encoding": encoding,
-            }
-        )
+        self._bytes += size
+        self._original_bytes += original_bytes
+        self._letters.append(letter)
         return sealed
 
     def seal(self) -> list[Sealed]:
@@ -150,5 +164,5 @@ class DeadBlock:
             encode_record(topics.DEAD.name, {"letters": self._letters}),
             len(self._letters),
         )
-        self._letters, self._bytes = [], 0
+        self._letters, self._bytes, self._original_bytes = [], 0, 0
         return sealed

@@ -12,6 +12,10 @@ from midstream.envelope import Batch, EnvelopeError, read_envelope
 from midstream.inflate import InflateError, inflate
 from midstream.receipt import Receipt, decode_receipt, foreign_receipt
 
+_DAY_MS = 24 * 3600 * 1000
+_OLD_MS = 365 * _DAY_MS  # a batch may have waited for long before it came to Kafka
+_EARLY_MS = _DAY_MS
+
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
@@ -39,6 +43,9 @@ def split_record(record: RawRecord, max_inflated_bytes: int) -> tuple[Receipt, B
     A record without a receipt that can be read gets one that is the same at every reading.
     """
     receipt = decode_receipt(record.headers)
+    if receipt is not None and not -_EARLY_MS <= record.append_time_ms - receipt.received_at_ms <= _OLD_MS:
+        # No collector's clock is this wrong. Tables are partitioned by receipt, and a block over many years is refused.
+        receipt = msgspec.structs.replace(receipt, received_at_ms=record.append_time_ms)
     try:
         batch = read_envelope(inflate(record.value, max_inflated_bytes))
     except (InflateError, EnvelopeError) as error:

@@ -18,26 +18,22 @@ CREATE VIEW IF NOT EXISTS @view(progress) AS
 SELECT * FROM progress_rows FINAL;
 
 -- received = stored + duplicate + rejected + in_flight + unaccounted, by minute of receipt and the event's own channel. What has
--- not been seen of a batch has no channel yet and stands under ''. A batch that is through owes every one of its events:
--- what is missing of it is unaccounted.
+-- not been seen of a batch has no channel yet and stands under ''. A batch that is through owes every one of its events: what is
+-- missing of it is unaccounted. Arrivals of a batch whose own row is not written yet are counted as what they are, and owe nothing.
 CREATE VIEW IF NOT EXISTS @view(accounting) AS
-WITH waiting AS
-(
-    SELECT batch_id FROM batches LEFT JOIN progress USING (topic, partition) WHERE offset >= complete_offset
-)
 SELECT
     minute,
     channel,
-    sum(parts.stored) + sum(parts.duplicate) + sum(parts.rejected) + sum(parts.in_flight) + sum(parts.unaccounted) AS received,
-    sum(parts.stored) AS stored,
-    sum(parts.duplicate) AS duplicate,
-    sum(parts.rejected) AS rejected,
-    sum(parts.in_flight) AS in_flight,
-    sum(parts.unaccounted) AS unaccounted
+    sum(stored_events) + sum(duplicate_events) + sum(rejected_events) + sum(waiting) + sum(missing) AS received,
+    sum(stored_events) AS stored,
+    sum(duplicate_events) AS duplicate,
+    sum(rejected_events) AS rejected,
+    sum(waiting) AS in_flight,
+    sum(missing) AS unaccounted
 FROM
 (
-    SELECT toStartOfMinute(received_at) AS minute, channel, toInt64(count()) AS stored, 0 AS duplicate, 0 AS rejected,
-        0 AS in_flight, 0 AS unaccounted
+    SELECT toStartOfMinute(received_at) AS minute, channel, toInt64(count()) AS stored_events, 0 AS duplicate_events,
+        0 AS rejected_events, 0 AS waiting, 0 AS missing
     FROM events GROUP BY minute, channel
     UNION ALL
     SELECT toStartOfMinute(received_at) AS minute, channel, 0, toInt64(count()), 0, 0, 0
@@ -46,25 +42,28 @@ FROM
     SELECT toStartOfMinute(received_at) AS minute, channel, 0, 0, toInt64(count()), 0, 0
     FROM rejects WHERE NOT (scope = 'batch' AND code = 'POISON') GROUP BY minute, channel
     UNION ALL
-    SELECT minute, '' AS channel, 0, 0, 0, sum(waiting_events) AS in_flight, sum(missing_events) - sum(waiting_events) AS unaccounted
+    SELECT minute, '' AS channel, 0, 0, 0, sumIf(owed, NOT is_through) AS waiting, sumIf(owed, is_through) AS missing
     FROM
     (
-        SELECT toStartOfMinute(received_at) AS minute, toInt64(sum(events)) AS missing_events,
-            toInt64(sumIf(events, batch_id IN (SELECT batch_id FROM waiting))) AS waiting_events
-        FROM batches GROUP BY minute
-        UNION ALL
-        SELECT toStartOfMinute(received_at) AS minute, -toInt64(count()),
-            -toInt64(countIf(batch_id IN (SELECT batch_id FROM waiting)))
-        FROM events GROUP BY minute
-        UNION ALL
-        SELECT toStartOfMinute(received_at) AS minute, -toInt64(count()),
-            -toInt64(countIf(batch_id IN (SELECT batch_id FROM waiting)))
-        FROM duplicates GROUP BY minute
-        UNION ALL
-        SELECT toStartOfMinute(received_at) AS minute, -toInt64(count()),
-            -toInt64(countIf(batch_id IN (SELECT batch_id FROM waiting)))
-        FROM rejects WHERE NOT (scope = 'batch' AND code = 'POISON') GROUP BY minute
+        SELECT minute, batch_id, sum(events) AS owed, max(known) AS is_known, max(through) AS is_through
+        FROM
+        (
+            SELECT toStartOfMinute(received_at) AS minute, batch_id, toInt64(events) AS events, 1 AS known,
+                offset < complete_offset AS through
+            FROM batches LEFT JOIN progress USING (topic, partition)
+            UNION ALL
+            SELECT toStartOfMinute(received_at) AS minute, batch_id, -toInt64(count()), 0, 0
+            FROM events GROUP BY minute, batch_id
+            UNION ALL
+            SELECT toStartOfMinute(received_at) AS minute, batch_id, -toInt64(count()), 0, 0
+            FROM duplicates GROUP BY minute, batch_id
+            UNION ALL
+            SELECT toStartOfMinute(received_at) AS minute, batch_id, -toInt64(count()), 0, 0
+            FROM rejects WHERE NOT (scope = 'batch' AND code = 'POISON') GROUP BY minute, batch_id
+        )
+        GROUP BY minute, batch_id
     )
+    WHERE is_known
     GROUP BY minute
-) AS parts
+)
 GROUP BY minute, channel;

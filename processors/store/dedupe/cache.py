@@ -25,11 +25,14 @@ class DedupeCache:
 
     def __init__(self, stored: StoredMids, memory_bytes: int, recent: int) -> None:
         self._stored = stored
+        self.partitions: frozenset[int] = frozenset()
+        self.of = 0
         self._history = History(memory_bytes)
         self._recent = Recent(recent)
 
     def load(self, partitions: Sequence[int], of: int) -> None:
         """Read the hashes of all stored mids of ``partitions`` (of ``of`` in all) from ClickHouse."""
+        self.partitions, self.of = frozenset(partitions), of
         for hashes in self._stored.hashes(partitions, of):
             self._history.add(hashes)
         self._publish()
@@ -37,9 +40,12 @@ class DedupeCache:
             "dedupe.loaded", partitions=list(partitions), mids=self._history.sorted_mids + self._history.filtered_mids
         )
 
-    def maybe_stored(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
-        """Tell for each hash whether its mid may be stored; False is certain."""
-        return self._history.maybe(hashes)
+    def maybe_stored(self, hashes: Hashes, of: int) -> npt.NDArray[np.bool_]:
+        """Tell for each hash of a block whether its mid may be stored; False is certain.
+
+        A block that was spread over another number of partitions holds mids that this cache was not loaded for.
+        """
+        return self._history.maybe(hashes) if of == self.of else np.ones(len(hashes), dtype=np.bool_)
 
     def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
         """Return the arrival that stored each of those mids that are stored: from memory, else from ClickHouse, in

@@ -23,8 +23,9 @@ from processors.store.dedupe.recent import Arrival
 class Known(Protocol):
     """What :class:`processors.store.dedupe.cache.DedupeCache` answers."""
 
-    def maybe_stored(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
-        """Tell for each hash whether its mid may be stored; False is certain."""
+    def maybe_stored(self, hashes: Hashes, of: int) -> npt.NDArray[np.bool_]:
+        """Tell for each hash of a block (spread over ``of`` partitions) whether its mid may be stored; False is
+        certain."""
 
     def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
         """Return the arrival that stored each of those mids that are stored."""
@@ -40,10 +41,10 @@ class Decision:
     replays: int
 
 
-def decide(block: pa.RecordBatch, hashes: Hashes, known: Known) -> Decision:
-    """Decide on every row of a block, whose mids have these hashes."""
+def decide(block: pa.RecordBatch, hashes: Hashes, of: int, known: Known) -> Decision:
+    """Decide on every row of a block, whose mids have these hashes and were spread over ``of`` partitions."""
     rows = block.num_rows
-    suspect = known.maybe_stored(hashes)
+    suspect = known.maybe_stored(hashes, of)
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     repeated = counts[inverse] > 1
     doubtful = np.flatnonzero(suspect | repeated)

@@ -38,7 +38,7 @@ def sealed(arrivals: list[tuple[dict[str, Any], str, int]]) -> bytes:
     """Return a telemetry.valid value of events, each with its batch and index."""
     import orjson
 
-    block = ValidBlock(0, 100_000, 1 << 30)
+    block = ValidBlock(0, 1, 100_000, 1 << 30)
     for value, batch_id, index in arrivals:
         raw = orjson.dumps(value)
         row = make_row(value, raw, raw.decode(), receipt(batch_id), index, hash_mid(value["mid"]), LateWindow(400, 1))
@@ -49,4 +49,4 @@ def sealed(arrivals: list[tuple[dict[str, Any], str, int]]) -> bytes:
 
 def block(arrivals: list[tuple[str, str, int]]) -> pa.RecordBatch:
     """Return a block of mids, each with its batch and index."""
-    return read_block(sealed([(event(mid), batch_id, index) for mid, batch_id, index in arrivals]))
+    return read_block(sealed([(event(mid), batch_id, index) for mid, batch_id, index in arrivals]))[0]

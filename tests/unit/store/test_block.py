@@ -14,12 +14,13 @@ def value_of(table: pa.Table, rows: int) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return encode_record(
-        topics.VALID.name, {"rows": rows, "oldest_received_at_ms": 0, "arrow": sink.getvalue().to_pybytes()}
+        topics.VALID.name,
+        {"rows": rows, "partitions": 1, "oldest_received_at_ms": 0, "arrow": sink.getvalue().to_pybytes()},
     )
 
 
 def test_what_validate_sealed_is_read_back() -> None:
-    block = read_block(sealed([(event("a"), "b1", 0), (event("b"), "b1", 1)]))
+    block = read_block(sealed([(event("a"), "b1", 0), (event("b"), "b1", 1)]))[0]
     assert block.schema == VALID
     assert block.column("mid").to_pylist() == ["a", "b"]
     assert mid_hashes(block).tolist() == [hash_mid("a"), hash_mid("b")]
@@ -42,6 +43,6 @@ def test_a_damaged_value_is_a_record_error(damage: str) -> None:
 def test_other_columns_or_another_count_are_a_record_error() -> None:
     with pytest.raises(RecordError, match="columns"):
         read_block(value_of(pa.table({"mid": ["a"]}), 1))
-    good = pa.Table.from_batches([read_block(sealed([(event("a"), "b1", 0)]))])
+    good = pa.Table.from_batches([read_block(sealed([(event("a"), "b1", 0)]))[0]])
     with pytest.raises(RecordError, match="says 2 rows"):
         read_block(value_of(good, 2))

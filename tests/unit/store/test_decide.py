@@ -18,7 +18,7 @@ class Stored:
         self.exact = exact
         self.asked: list[str] = []
 
-    def maybe_stored(self, hashes: np.ndarray) -> np.ndarray:
+    def maybe_stored(self, hashes: np.ndarray, of: int) -> np.ndarray:
         if not self.exact:
             return np.ones(len(hashes), dtype=bool)
         from processors.validate.split import hash_mid
@@ -36,7 +36,7 @@ def arrival(mid: str, batch_id: str, index: int) -> Arrival:
 
 def decided(arrivals: list[tuple[str, str, int]], stored: Stored) -> Decision:
     rows = block(arrivals)
-    return decide(rows, mid_hashes(rows), stored)
+    return decide(rows, mid_hashes(rows), 1, stored)
 
 
 def test_what_nobody_stored_is_new_and_costs_no_query() -> None:
@@ -84,7 +84,7 @@ def test_a_hash_that_only_seems_known_drops_nothing() -> None:
 def test_two_mids_with_one_hash_are_two_events() -> None:
     rows = block([("a", "b1", 0), ("b", "b1", 1)])
     same = np.array([42, 42], dtype=np.uint64)
-    decision = decide(rows, same, Stored(arrival("a", "b0", 0), exact=False))
+    decision = decide(rows, same, 1, Stored(arrival("a", "b0", 0), exact=False))
     assert decision.new.tolist() == [1]
     assert [row for row, _ in decision.duplicates] == [0]
 

@@ -23,7 +23,7 @@ class Rows:
 
 def denormalised(events: list[dict], rows: dict[tuple[str, str], str]) -> tuple[list[dict], Rows]:
     lookup = Rows(rows)
-    block = read_block(sealed([(value, "b", index) for index, value in enumerate(events)]))
+    block = read_block(sealed([(value, "b", index) for index, value in enumerate(events)]))[0]
     columns = denormalise(block, lookup)
     return pa.RecordBatch.from_arrays(columns, names=list(COLUMNS)).to_pylist(), lookup
 

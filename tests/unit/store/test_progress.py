@@ -1,6 +1,6 @@
 from aiokafka.structs import TopicPartition
 
-from processors.store.accountant import Progress
+from processors.store.accountant import Progress, Settled
 
 RAW = TopicPartition("telemetry.raw", 0)
 VALID = TopicPartition("telemetry.valid", 0)
@@ -29,3 +29,35 @@ def test_a_batch_without_its_own_row_is_not_through() -> None:
 
 def test_nothing_received_is_nothing_owed() -> None:
     assert Progress().observe({}, {VALID: 0, DEAD: 0}, {}, {}) == {}
+
+
+def test_a_long_backlog_keeps_its_oldest_step() -> None:
+    progress = Progress()
+    for number in range(3_000):
+        assert progress.observe({RAW: number}, {VALID: number + 1}, {VALID: 0}, {RAW: number}) == {}
+    assert progress.observe({RAW: 3_000}, {VALID: 3_001}, {VALID: 1}, {RAW: 3_000}) == {RAW: 0}
+    assert len(progress._snapshots) <= 601
+
+
+def test_a_minute_is_asked_for_until_nothing_in_it_is_in_flight() -> None:
+    settled = Settled(0)
+    settled.settle([(0, 0, 0), (60, 5, 0), (120, 0, 0)], 10_000)
+    assert (settled.since_s, settled.unaccounted) == (60, 0)
+    settled.settle([(60, 0, 2), (120, 0, 0)], 10_000)
+    assert (settled.since_s, settled.unaccounted) == (180, 2)
+    settled.settle([], 10_000)
+    assert settled.unaccounted == 2
+
+
+def test_a_surplus_does_not_hide_a_loss() -> None:
+    settled = Settled(0)
+    settled.settle([(0, 0, 7), (60, 0, -7)], 10_000)
+    assert settled.unaccounted == 14
+
+
+def test_a_young_minute_stays_open() -> None:
+    settled = Settled(0)
+    settled.settle([(9_900, 0, 3)], 10_000)
+    assert (settled.since_s, settled.unaccounted) == (0, 3)
+    settled.settle([(9_900, 0, 0)], 10_000)
+    assert settled.unaccounted == 0

@@ -10,7 +10,7 @@ from tests.unit.store.rows import event, sealed
 
 def units_of(eids: list[str], value_seed: str = "b") -> list:
     value = sealed([(event(f"m{n}", eid), value_seed, n) for n, eid in enumerate(eids)])
-    rows = read_block(value)
+    rows = read_block(value)[0]
     return event_units(rows, ["flags"], [pa.array(["{}"] * rows.num_rows)], value)
 
 
@@ -22,7 +22,7 @@ def test_every_event_goes_to_exactly_one_table() -> None:
 
 def test_a_table_without_rows_gets_no_insert() -> None:
     assert [unit.table for unit in units_of(["LOG"])] == ["operational_events"]
-    rows = read_block(sealed([(event("a"), "b", 0)])).slice(0, 0)
+    rows = read_block(sealed([(event("a"), "b", 0)]))[0].slice(0, 0)
     assert event_units(rows, [], [], b"v") == []
 
 
@@ -74,7 +74,7 @@ def test_a_route_without_a_table_refuses_to_start() -> None:
 
 def test_a_block_of_one_table_is_not_copied() -> None:
     value = sealed([(event("a"), "b", 0)])
-    rows = read_block(value)
+    rows = read_block(value)[0]
     (unit,) = event_units(rows, [], [], value)
     assert unit.rows.column("mid").buffers()[1].address == rows.column("mid").buffers()[1].address
     assert np.array_equal(unit.rows.column("mid_hash").to_numpy(), rows.column("mid_hash").to_numpy())
