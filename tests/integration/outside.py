@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import httpx
@@ -110,6 +112,24 @@ class Outside:
         """Post a batch that must be accepted; return its batch_id."""
         return accepted(self.post(make_body(events, **(params or {})), **headers))
 
+    # An operator
+
+    def cli(self, *arguments: str, **env: str) -> str:
+        """Run `midstream` on the pipeline's home; return what it prints. ``env`` adds settings."""
+        done = run_cli(self.pipeline, *arguments, **env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    @cached_property
+    def operator(self) -> str:
+        """A token of an operator."""
+        return self.cli("token", "create", unique("operator"), "--role", "operator")
+
+    def operate(self, method: str, path: str, body: bytes | Row | None = None) -> httpx.Response:
+        """Send an operator's request."""
+        content = json.dumps(body).encode() if isinstance(body, dict) else body
+        return self.http.request(method, path, content=content, headers={"authorization": f"Bearer {self.operator}"})
+
     # An analyst
 
     @property
@@ -187,6 +207,18 @@ class Outside:
         sql = "SELECT sum(in_flight) AS in_flight, sum(unaccounted) AS unaccounted FROM accounting"
         nothing = {"in_flight": 0, "unaccounted": 0}
         wait_until("all is accounted for", lambda: self.row(sql) == nothing, timeout_s, interval_s=0.25)
+
+
+def run_cli(pipeline: Pipeline, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `midstream` on a pipeline's home."""
+    return subprocess.run(
+        [sys.executable, "-m", "midstream.cli", *arguments],
+        cwd=ROOT,
+        env={**pipeline.env, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def accepted(response: httpx.Response) -> str:
