@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from ingest.replies import ErrorCode, RefusedError
-from midstream.envelope import Batch, EnvelopeError, read_envelope, read_quickly
+from midstream.envelope import Batch, EnvelopeError, holds_more_than, read_envelope, read_quickly
 from midstream.inflate import InflatedTooLargeError, InflateError, inflate
 from midstream.settings import Settings
 
@@ -71,7 +71,10 @@ class EnvelopeReader:
         # A fault is returned: an exception that crosses threads is in a cycle with the frames that it came through,
         # and they would keep the inflated body until the garbage collector comes by.
         try:
-            return read_envelope(inflate(body, self._max_bytes))
+            inflated = inflate(body, self._max_bytes)
+            if holds_more_than(inflated, self._max_events):
+                return ErrorCode.BODY_TOO_LARGE, ""
+            return read_envelope(inflated)
         except InflatedTooLargeError:
             return ErrorCode.BODY_TOO_LARGE, ""
         except InflateError as error:

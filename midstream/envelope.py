@@ -33,6 +33,10 @@ _MAX_DEPTH = 200
 caller's stack would decide, and ``validate`` might not read what the collector read."""
 
 
+_MAX_COMMAS_UNREAD = 500_000
+"""A body with fewer is read without counting first: what comes of so many elements takes some 30 MB at most."""
+
+
 class EnvelopeError(ValueError):
     """The body is not a batch: no JSON, no object, or without an array ``events``."""
 
@@ -60,6 +64,45 @@ class _Envelope(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Envelope)
+
+
+def holds_more_than(body: bytes, elements: int) -> bool:
+    """Whether the ``events`` of an inflated body has more elements than this, told without making any of them.
+
+    To be asked before a body is read: a few kilobytes of gzip can hold millions of elements, which take hundreds of
+    megabytes once read. True is always right. False is also the answer to a body that is none, and to one of so few
+    commas that it may be read and counted.
+    """
+    if body.count(b",") < max(elements, _MAX_COMMAS_UNREAD):  # n elements have n - 1 commas between them
+        return False
+    start = skip_space(body, len(_BOM) if body.startswith(_BOM) else 0)
+    if body[start : start + 1] != b"{":
+        return False
+    try:
+        key_at = first_member(body, start)
+        while key_at is not None:
+            key, value_at = scan_key(body, key_at)
+            if body[value_at : value_at + 1] == b"[" and _is_events(key):
+                after = _skip_elements(body, value_at, elements)
+                if after is None:
+                    return True
+                value_at = after
+            key_at = next_member(body, skip_value(body, value_at))
+    except (ScanError, EnvelopeError):  # and no reader comes further than this
+        pass
+    return False
+
+
+def _skip_elements(body: bytes, at: int, elements: int) -> int | None:
+    """Return the offset after the array that opens at ``at``; None when it has more than so many elements."""
+    first = skip_space(body, at + 1)
+    if body[first : first + 1] == b"]":
+        return first + 1
+    for _ in range(elements):
+        at = skip_value(body, at + 1)
+        if body[at : at + 1] != b",":
+            return at + 1
+    return None
 
 
 def read_envelope(body: bytes) -> Batch:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from midstream.envelope import EnvelopeError, read_envelope
+from midstream.envelope import EnvelopeError, holds_more_than, read_envelope
 from midstream.events.judge import Judge
 from midstream.events.report import judge_body
 from midstream.inflate import InflatedTooLargeError, InflateError, inflate
@@ -18,7 +18,6 @@ from serve.errors import ApiError
 MAX_EVENTS = 10_000
 """Events of a body that is judged. Apps send hundreds; a body of millions of tiny elements would take gigabytes."""
 
-_MAX_COMMAS = 1_000_000  # there are no more elements than commas and one: the bound before anything is read
 _MAX_WAITING = 16
 _TIMEOUT_S = 20.0
 
@@ -61,7 +60,7 @@ class Validations:
 
     def _judge_whole(self, body: bytes) -> bytes:
         body = inflate(body, self._max_inflated_bytes)
-        if body.count(b",") > _MAX_COMMAS or len(read_envelope(body).events) > MAX_EVENTS:
+        if holds_more_than(body, MAX_EVENTS) or len(read_envelope(body).events) > MAX_EVENTS:
             raise ApiError(413, "TOO_MANY_EVENTS", f"up to {MAX_EVENTS} events are judged at once")
         entries = judge_body(self._judge, body)
         VALIDATIONS.inc()

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from midstream import envelope
 from midstream.settings import Settings
 from serve import validations
 from serve.services import Services
@@ -131,6 +132,25 @@ async def test_more_events_than_are_judged_at_once_is_413(
     assert (await client.post(PATH, content=batch(*[b"1"] * 3), headers=app_token)).status_code == 200
     reply = await client.post(PATH, content=batch(*[b"1"] * 4), headers=app_token)
     assert (reply.status_code, reply.json()["code"]) == (413, "TOO_MANY_EVENTS")
+
+
+async def test_very_many_elements_are_413_before_they_are_read(
+    client: httpx.AsyncClient, app_token: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(envelope, "_MAX_COMMAS_UNREAD", 1_000)
+    monkeypatch.setattr(validations, "MAX_EVENTS", 1_000)
+    monkeypatch.setattr(validations, "read_envelope", None)
+    reply = await client.post(PATH, content=batch(*[b"1"] * 1_500), headers=app_token)
+    assert (reply.status_code, reply.json()["code"]) == (413, "TOO_MANY_EVENTS")
+
+
+async def test_an_event_full_of_commas_is_judged(
+    client: httpx.AsyncClient, app_token: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(envelope, "_MAX_COMMAS_UNREAD", 1_000)
+    monkeypatch.setattr(validations, "MAX_EVENTS", 1_000)
+    reply = await client.post(PATH, content=batch(b'{"a":[' + b"1," * 1_500 + b"1]}"), headers=app_token)
+    assert (reply.status_code, len(reply.json()["events"])) == (200, 1)
 
 
 async def test_too_many_at_once_or_too_long_is_503(

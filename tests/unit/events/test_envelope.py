@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midstream import envelope
-from midstream.envelope import Batch, EnvelopeError, read_envelope
+from midstream.envelope import Batch, EnvelopeError, holds_more_than, read_envelope
 
 MIB = 1024 * 1024
 
@@ -202,6 +202,53 @@ def test_params_of_any_kind_are_no_reason_to_refuse(params: str, event: str) -> 
 def test_when_it_was_sent(rest: str, sent_at_ms: int | None) -> None:
     assert read_envelope(f'{{"events":[],{rest}}}'.encode()).sent_at_ms == sent_at_ms
     assert read_envelope(f'{{"events":[NaN],{rest}}}'.encode()).sent_at_ms == sent_at_ms
+
+
+@pytest.mark.parametrize("head", ['{"events":[', ' {"a":[0,0] , "\\u0065vents" : [ ', '\ufeff{"events":[], "events":['])
+@pytest.mark.parametrize("element", ["0", "{}", " [0,{}] ", '"],["', "NaN", '{"a":"\\"]"}'])
+@pytest.mark.parametrize("tail", ["]}", '],"params":{"msgid":"m"}}'])
+def test_elements_are_counted_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, head: str, element: str, tail: str
+) -> None:
+    monkeypatch.setattr(envelope, "_MAX_COMMAS_UNREAD", 0)
+    for count in range(1, 5):
+        body = (head + ",".join([element] * count) + tail).encode()
+        assert len(read_envelope(body).events) == count
+        assert [holds_more_than(body, limit) for limit in range(1, 5)] == [count > limit for limit in range(1, 5)]
+
+
+@given(st.lists(json_values, max_size=6), st.dictionaries(st.text(max_size=4), json_values, max_size=3))
+def test_the_count_is_that_of_the_reader(events: list[Any], more: dict[str, Any]) -> None:
+    body = json.dumps({**more, "events": events}).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envelope, "_MAX_COMMAS_UNREAD", 0)
+        assert [holds_more_than(body, limit) for limit in range(1, 8)] == [len(events) > n for n in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        ",",
+        "[0,0,0]",
+        '{"events":{"a":[0,0,0]}}',
+        '{"events":[0,0',
+        '{"events":[0,0}',
+        '{"events" [0,0,0]}',
+        '{"\\x":[0,0,0]}',
+        '{"a":{"events":[0,0,0]},"events":[]}',
+    ],
+)
+def test_what_is_no_batch_holds_nothing(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    monkeypatch.setattr(envelope, "_MAX_COMMAS_UNREAD", 0)
+    assert not holds_more_than(body.encode(), 2)
+
+
+def test_events_full_of_commas_are_no_more_than_they_are() -> None:
+    body = b'{"events":[' + b",".join([b'{"edata":{"values":[' + b"1," * 100_000 + b"1]}}"] * 39) + b"]}"
+    assert 8 * MIB > len(body) > 7 * MIB
+    assert not holds_more_than(body, 39)
+    assert holds_more_than(body, 38)
 
 
 HOSTILE = {

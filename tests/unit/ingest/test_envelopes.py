@@ -4,6 +4,7 @@ import gzip
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,8 @@ async def test_what_may_take_long_is_read_in_the_thread(
     assert names[0].startswith("envelope")
 
 
-async def test_hostile_body_does_not_hold_up_the_event_loop(reader: EnvelopeReader) -> None:
+async def test_hostile_body_does_not_hold_up_the_event_loop(settings: Settings) -> None:
+    reader = EnvelopeReader(settings.model_copy(update={"max_batch_events": 400_000}))
     hostile = gzip.compress(b'{"events":[' + b'{"a":[NaN,{"b":"x"}]},' * 300_000 + b"{}]}")
     longest = 0.0
 
@@ -69,7 +71,24 @@ async def test_hostile_body_does_not_hold_up_the_event_loop(reader: EnvelopeRead
     await asyncio.sleep(0.01)
     assert len((await reader.read(hostile)).events) == 300_001
     watcher.cancel()
+    reader.close()
     assert longest < 0.5
+
+
+@pytest.mark.parametrize("element", [b"1,", b"{},", b"1000,", b"[NaN],"])
+@pytest.mark.parametrize("end", [b"1]}", b"", b"1]"])
+async def test_millions_of_elements_take_no_memory(reader: EnvelopeReader, element: bytes, end: bytes) -> None:
+    start = b'{"events":['
+    body = gzip.compress(start + element * ((8 * 1024 * 1024 - 20) // len(element)) + end, 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError) as refused:
+            await reader.read(body)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert refused.value.code is ErrorCode.BODY_TOO_LARGE
+    assert peak_bytes < 40_000_000  # the inflated body, and what its inflation takes
 
 
 async def test_queue_of_the_thread_is_bounded(reader: EnvelopeReader, monkeypatch: pytest.MonkeyPatch) -> None:
