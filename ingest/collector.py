@@ -8,6 +8,7 @@ dropped: a batch that is refused was never taken.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,14 @@ _CLIENT_GONE = "499"  # nobody was there for a reply; counted under nginx's numb
 _log = get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Ids:
+    """What a reply names, whatever it is: as the headers say, and of ``msgid`` as the body says once it is read."""
+
+    request_id: str
+    msgid: str
+
+
 class Collector:
     """The ASGI callable of :data:`PATHS`, alone or mounted in another application. Belongs to one event loop."""
 
@@ -47,6 +56,7 @@ class Collector:
         self._rates = RateLimiter(settings.rate_limit_per_s)
         self._cors = Cors(settings.cors_origins)
         self._max_body_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
+        self._max_batch_events = settings.max_batch_events
         self._body_timeout_s = settings.body_timeout_ms / 1000
         self._drain_timeout_s = settings.drain_timeout_ms / 1000
         self._open = False
@@ -83,25 +93,24 @@ class Collector:
             cross_origin = self._cors.headers(headers, preflight=True)
         else:
             cross_origin = self._cors.headers(headers)
+            ids = _Ids(fact(headers, b"x-request-id"), fact(headers, b"x-msgid"))
             try:
                 if method != "POST":
                     raise RefusedError(ErrorCode.METHOD_NOT_ALLOWED)
-                reply = await self._take(headers, receive)
+                reply = await self._take(headers, receive, ids)
             except ClientGoneError:
                 self._count(_CLIENT_GONE)
                 return
             except RefusedError as error:
-                reply = refused(error, fact(headers, b"x-request-id"), fact(headers, b"x-msgid"))
+                reply = refused(error, ids.request_id, ids.msgid)
             except Exception:  # noqa: BLE001  a request's top: a fault of ours is one 500, told in the log
                 _log.exception("request.failed")
-                reply = refused(
-                    RefusedError(ErrorCode.INTERNAL_ERROR), fact(headers, b"x-request-id"), fact(headers, b"x-msgid")
-                )
+                reply = refused(RefusedError(ErrorCode.INTERNAL_ERROR), ids.request_id, ids.msgid)
         await send_reply(send, reply, cross_origin)
         self._count(str(int(reply.status)))
         REQUEST_SECONDS.observe(time.perf_counter() - began)
 
-    async def _take(self, headers: Headers, receive: Receive) -> Reply:
+    async def _take(self, headers: Headers, receive: Receive, ids: _Ids) -> Reply:
         announced = content_length(headers)
         if announced is not None and announced > self._max_body_bytes:
             raise RefusedError(ErrorCode.BODY_TOO_LARGE)
@@ -117,9 +126,11 @@ class Collector:
         try:
             body = await read_body(receive, hold, announced, self._max_body_bytes, self._body_timeout_s)
             batch = await self._reader.read(body)
-            did = clean(batch.did) or fact(headers, b"x-device-id")
-            msgid = clean(batch.msgid) or fact(headers, b"x-msgid")
+            ids.msgid = clean(batch.msgid) or ids.msgid
             events = len(batch.events)
+            if events > self._max_batch_events:
+                raise RefusedError(ErrorCode.BODY_TOO_LARGE)
+            did = clean(batch.did) or fact(headers, b"x-device-id")
             batch_id = str(uuid7())
             make_receipt = partial(
                 Receipt,
@@ -131,7 +142,7 @@ class Collector:
                 did=did,
                 channel=fact(headers, b"x-channel-id"),
                 app=fact(headers, b"x-app-id"),
-                msgid=msgid,
+                msgid=ids.msgid,
                 sent_at_ms=batch.sent_at_ms,
                 user=end_user(headers),
             )
@@ -154,7 +165,7 @@ class Collector:
         RECEIVED_BATCHES.inc()
         RECEIVED_EVENTS.inc(events)
         RECEIVED_BYTES.inc(len(body))
-        return accepted(batch_id, fact(headers, b"x-request-id"), msgid)
+        return accepted(batch_id, ids.request_id, ids.msgid)
 
     async def _authenticate(self, headers: Headers) -> Principal:
         try:

@@ -33,7 +33,7 @@ class EnvelopeReader:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, body: bytes) -> Batch:
-        """Return the batch of a body as it was sent.
+        """Return the batch of a body as it was sent. It may have more events than settings allow, but not millions.
 
         Raises:
             RefusedError: 400, 413 or 503.
@@ -41,8 +41,6 @@ class EnvelopeReader:
         read = self._read_inline(body) or await self._read_in_thread(body)
         if not isinstance(read, Batch):
             raise RefusedError(*read)
-        if len(read.events) > self._max_events:
-            raise RefusedError(ErrorCode.BODY_TOO_LARGE)
         return read
 
     def _read_inline(self, body: bytes) -> Batch | _Fault | None:

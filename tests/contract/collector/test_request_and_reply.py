@@ -401,6 +401,24 @@ class TestKafkaAway:
         assert (reply.status_code, reply.json()["params"]["err"]) == (503, "OUTCOME_UNKNOWN")
         assert reply.headers["x-batch-id"] == publisher.published[0][0].batch_id
 
+    @pytest.mark.parametrize(
+        ("fault", "events", "code"),
+        [
+            (NOT_PUBLISHED, 1, "KAFKA_UNAVAILABLE"),
+            (OUTCOME_UNKNOWN, 1, "OUTCOME_UNKNOWN"),
+            (ZeroDivisionError("a bug"), 1, "INTERNAL_ERROR"),
+            (None, 50_001, "BODY_TOO_LARGE"),
+        ],
+    )
+    async def test_a_refused_batch_is_named_as_a_taken_one_is(
+        self, post: Post, publisher: MemoryPublisher, fault: Exception | None, events: int, code: str
+    ) -> None:
+        publisher.fault = fault
+        for params, msgid in (({"msgid": "m1"}, "m1"), ({}, "m2")):
+            body = json.dumps({"params": params, "events": [0] * events}).encode()
+            echoed = (await post(gzip.compress(body), {"X-msgid": "m2", "X-Request-Id": "r1"})).json()["params"]
+            assert (echoed["err"], echoed["msgid"], echoed["resmsgid"]) == (code, msgid, "r1")
+
     async def test_fault_of_ours_is_one_500_and_the_next_is_served(
         self, post: Post, publisher: MemoryPublisher
     ) -> None:
