@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from deploy.local import broker, jars, orphans
 from deploy.local.errors import LocalError
@@ -19,6 +20,7 @@ from deploy.local.supervision import Supervision, programs_of
 from deploy.local.supervisor_client import SupervisorGoneError
 from deploy.local.waiting import POLL_S, Flag, Waiter, http_get
 from deploy.local.watch import Watch, tail
+from midstream.clickhouse.client import parse_dsn
 from midstream.settings import Settings
 
 READY_TIMEOUT_S = 90.0
@@ -27,6 +29,34 @@ READY_TIMEOUT_S = 90.0
 _ANSWERS_PER_WORKER = 4
 _LOOK_INTERVAL_S = 0.5
 _KILL_TIMEOUT_S = 5.0
+
+
+def facts_of(settings: Settings, home: Home) -> dict[str, Any]:
+    """Return what other programs may know of a pipeline; no secret is in it.
+
+    Raises:
+        SettingsError: the ClickHouse DSN is malformed.
+    """
+    return {
+        "pid": os.getpid(),
+        "base_url": settings.base_url,
+        "kafka": settings.kafka_servers,
+        "clickhouse": without_credentials(settings.clickhouse_dsn),
+        "token_file": str(home.token),
+        "logs": str(home.logs),
+        "supervisor": str(home.socket),
+    }
+
+
+def without_credentials(clickhouse_dsn: str) -> str:
+    """Return a ClickHouse DSN without user and password.
+
+    Raises:
+        SettingsError: it is malformed.
+    """
+    dsn = parse_dsn(clickhouse_dsn)
+    host = f"[{dsn.host}]" if ":" in dsn.host else dsn.host
+    return f"{dsn.interface}://{host}:{dsn.port}/{quote(dsn.database, safe='')}"
 
 
 class LocalPipeline:
@@ -75,15 +105,7 @@ class LocalPipeline:
             self._supervision.start(name)
         write_private(home.token, demo_token(settings) + "\n")
         self._wait_until_ready(waiter)
-        facts = {
-            "pid": os.getpid(),
-            "base_url": settings.base_url,
-            "kafka": settings.kafka_servers,
-            "clickhouse": settings.clickhouse_dsn,
-            "token_file": str(home.token),
-            "logs": str(home.logs),
-            "supervisor": str(home.socket),
-        }
+        facts = facts_of(settings, home)
         write_ready(home, facts)
         return facts
 

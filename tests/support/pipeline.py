@@ -58,7 +58,7 @@ class Pipeline:
 
     @property
     def clickhouse_dsn(self) -> str:
-        return str(self.facts["clickhouse"])
+        return str(self.settings.get("clickhouse") or self.facts["clickhouse"])
 
     @property
     def kafka_servers(self) -> str:

@@ -11,6 +11,7 @@ import httpx
 
 from deploy.local.errors import LocalError
 from deploy.local.home import Home
+from deploy.local.pipeline import without_credentials
 from deploy.local.stores import demo_token
 from midstream.registry.credentials import Credentials
 from midstream.registry.errors import RegistryError, UnknownCredential
@@ -51,7 +52,9 @@ def find_target(settings: Settings) -> Target:
         raise DemoError(_advice(settings, f"answers on {base_url}")) from None
     if reply.status_code != 200:
         raise DemoError(f"the pipeline on {base_url} is not ready: {reply.text.strip()[:500]}")
-    settings = settings.model_copy(update={"clickhouse": clickhouse})
+    # ready.json has no credentials: those of an external ClickHouse are in the settings.
+    if not settings.clickhouse or without_credentials(settings.clickhouse) != clickhouse:
+        settings = settings.model_copy(update={"clickhouse": clickhouse})
     try:
         return Target(base_url, settings, demo_token(settings))
     except LocalError as error:

@@ -162,6 +162,26 @@ def test_a_pipeline_that_was_killed_is_told_with_what_to_do(tmp_path: Path, unus
         find_target(Settings(home=tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("ours", "used"),
+    [
+        ("", "http://c:8123/midstream"),
+        ("http://me:secret@c:8123/midstream", "http://me:secret@c:8123/midstream"),
+        ("http://me:secret@c", "http://me:secret@c"),
+        ("http://me:secret@elsewhere:8123/midstream", "http://c:8123/midstream"),
+    ],
+)
+def test_credentials_of_clickhouse_are_taken_from_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: str, used: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    facts = {"base_url": "http://127.0.0.1:1", "clickhouse": "http://c:8123/midstream"}
+    (tmp_path / "run" / "ready.json").write_text(json.dumps(facts))
+    monkeypatch.setattr("deploy.local.demo.target.httpx.get", lambda *_args, **_kwargs: httpx.Response(200))
+    monkeypatch.setattr("deploy.local.demo.target.demo_token", lambda _settings: "token")
+    assert find_target(Settings(home=tmp_path, clickhouse=ours)).settings.clickhouse == used
+
+
 def test_the_operators_token_ends_with_its_use(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     migrate(settings)
