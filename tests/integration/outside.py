@@ -263,7 +263,7 @@ def run_apart(work: Coroutine[Any, Any, Any]) -> Any:
 class Record:
     """A Kafka record to be."""
 
-    value: bytes
+    value: bytes | None
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = ()
     partition: int | None = None
