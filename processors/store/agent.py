@@ -137,7 +137,9 @@ def make_store_app(settings: Settings) -> tuple[faust.App, int]:
             group=topics.GROUP_RECEIPTS,
             table=BATCH_TABLE,
             schema=BATCHES,
-            to_rows=partial(batch_rows, max_inflated_bytes=settings.max_inflated_bytes),
+            to_rows=partial(
+                batch_rows, max_inflated_bytes=settings.max_inflated_bytes, max_events=settings.max_batch_events
+            ),
             interval_s=_RECEIPTS_INTERVAL_S,
         )
         await or_crash("store", sink.run())

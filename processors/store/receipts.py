@@ -44,7 +44,9 @@ BATCHES: pa.Schema = pa.schema(
 )
 
 
-def batch_rows(records: Sequence[ConsumerRecord[Any, Any]], max_inflated_bytes: int) -> list[dict[str, Any]]:
+def batch_rows(
+    records: Sequence[ConsumerRecord[Any, Any]], max_inflated_bytes: int, max_events: int
+) -> list[dict[str, Any]]:
     """Return a row a record of ``telemetry.raw``. Only a record without the collector's header is opened, to count
     its events."""
     rows = []
@@ -54,7 +56,7 @@ def batch_rows(records: Sequence[ConsumerRecord[Any, Any]], max_inflated_bytes: 
             raw = RawRecord(
                 record.topic, record.partition, record.offset, record.timestamp, record.value or b"", record.headers
             )
-            split = split_record(raw, max_inflated_bytes)
+            split = split_record(raw, max_inflated_bytes, max_events)
             receipt = split.receipt if isinstance(split, UnreadableBatch) else split[0]
         rows.append(
             {

@@ -27,6 +27,7 @@ class Round:
     def __init__(self, settings: Settings, judge: Judge, valid_partitions: int, dead_partition: int) -> None:
         self._judge = judge
         self._max_inflated_bytes = settings.max_inflated_bytes
+        self._max_events = settings.max_batch_events
         self._window = LateWindow(settings.late_after_days, settings.early_after_days)
         self._partitions = valid_partitions
         self._blocks = [
@@ -47,7 +48,7 @@ class Round:
         """Take one record; yield the blocks that it fills, and None now and then for the caller to see to other
         things."""
         self._batches += 1
-        split = split_record(record, self._max_inflated_bytes)
+        split = split_record(record, self._max_inflated_bytes, self._max_events)
         if isinstance(split, UnreadableBatch):
             refused = Refused(Reason.BATCH_UNREADABLE, "", split.message)
             yield from self._bury(refused, record.value, split.receipt, -1)

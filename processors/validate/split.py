@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import xxhash
 
-from midstream.envelope import Batch, EnvelopeError, read_envelope
+from midstream.envelope import Batch, EnvelopeError, holds_more_than, read_envelope
 from midstream.inflate import InflateError, inflate
 from midstream.receipt import Receipt, decode_receipt, foreign_receipt
 
@@ -37,7 +37,9 @@ class UnreadableBatch:
     message: str
 
 
-def split_record(record: RawRecord, max_inflated_bytes: int) -> tuple[Receipt, Batch] | UnreadableBatch:
+def split_record(
+    record: RawRecord, max_inflated_bytes: int, max_events: int
+) -> tuple[Receipt, Batch] | UnreadableBatch:
     """Return the receipt and the events of a record.
 
     A record without a receipt that can be read gets one that is the same at every reading.
@@ -47,7 +49,10 @@ def split_record(record: RawRecord, max_inflated_bytes: int) -> tuple[Receipt, B
         # No collector's clock is this wrong. Tables are partitioned by receipt, and a block over many years is refused.
         receipt = msgspec.structs.replace(receipt, received_at_ms=record.append_time_ms)
     try:
-        batch = read_envelope(inflate(record.value, max_inflated_bytes))
+        body = inflate(record.value, max_inflated_bytes)
+        if receipt is None and holds_more_than(body, max_events):  # the collector lets none through
+            raise EnvelopeError(f"more than {max_events} events")
+        batch = read_envelope(body)
     except (InflateError, EnvelopeError) as error:
         return UnreadableBatch(receipt or _foreign(record, events=1), str(error))
     if receipt is None:

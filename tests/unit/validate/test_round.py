@@ -204,3 +204,9 @@ def test_a_batch_that_came_another_way_is_read_and_named_the_same_each_time() ->
     assert rows[0]["received_at"].timestamp() * 1000 == RECEIVED_AT_MS + 5
     other = valid_rows(run([record(body_of(event("a")), offset=1)]))
     assert other[0]["batch_id"] != rows[0]["batch_id"]
+
+
+def test_a_foreign_batch_of_millions_of_elements_is_one_dead_letter() -> None:
+    sealed = run([record(gzip.compress(b'{"events":[' + b"0," * 2_000_000 + b"0]}"))])
+    ((refused),) = dead_rows(sealed)
+    assert (refused["code"], refused["scope"]) == ("BATCH_UNREADABLE", "batch")
