@@ -4,7 +4,7 @@ listener."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,10 @@ _TAKE_S = 0.1
 _TAKE_DEAD_S = 0.5
 _RECEIPTS_INTERVAL_S = 1.0
 _DIMENSIONS_INTERVAL_S = 0.5
+
+
+class UnloadedPartitionError(Exception):
+    """Records of a partition came before the dedupe cache was loaded for it."""
 
 
 class Worker:
@@ -66,14 +70,19 @@ class Worker:
             await asyncio.to_thread(cache.load, partitions, of)
             self._cache = cache
 
-    async def store_valid(self, events: Sequence[Any]) -> None:
+    async def store_valid(self, events: Sequence[Any], assigned: Callable[[], set[int]]) -> None:
         """Store records of ``telemetry.valid`` and acknowledge them, in order.
 
         Faust keeps a few records of partitions that were given away meanwhile. The cache knows nothing of them, and
         whoever has them now stores them: they are left alone.
+
+        Raises:
+            UnloadedPartitionError: the cache was not loaded for a partition that is ours; to go on would leave a hole.
         """
         async with self._lock:
             own = [event for event in events if event.message.partition in self._cache.partitions]
+            if len(own) < len(events) and (unloaded := assigned() - self._cache.partitions):
+                raise UnloadedPartitionError(f"partitions {sorted(unloaded)} came before their mids were loaded")
             if own:
                 with BLOCK_SECONDS.time():
                     await asyncio.to_thread(self.storer.store_valid, _records(own), self._cache)
@@ -106,17 +115,19 @@ def make_store_app(settings: Settings) -> tuple[faust.App, int]:
     valid = app.topic(topics.VALID.name, key_serializer="raw", value_serializer="raw")
     dead = app.topic(topics.DEAD.name, key_serializer="raw", value_serializer="raw")
 
+    def assigned() -> set[int]:
+        return {tp.partition for tp in app.consumer.assignment() if tp.topic == topics.VALID.name}
+
     # The gate: awaited before partitions are sought and records flow.
     @app.on_rebalance_complete.connect
     async def load(*_: Any, **__: Any) -> None:
-        assigned = sorted(tp.partition for tp in app.consumer.assignment() if tp.topic == topics.VALID.name)
         of = app.consumer.topic_partitions(topics.VALID.name) or 1
-        await or_crash("store", worker.load_cache(assigned, of))
+        await or_crash("store", worker.load_cache(sorted(assigned()), of))
 
     @app.agent(valid, concurrency=1)
     async def store(stream: Any) -> None:
         async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_S):
-            await or_crash("store", worker.store_valid(events))
+            await or_crash("store", worker.store_valid(events, assigned))
 
     @app.agent(dead, concurrency=1)
     async def bury(stream: Any) -> None:
