@@ -42,7 +42,7 @@ def outside(pipeline: Pipeline) -> Iterator[Outside]:
 
 
 @pytest.fixture(scope="session")
-def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A local pipeline for tests that kill, stop and restart its parts; each leaves it ready."""
-    with Pipeline(tmp_path_factory.mktemp("expendable") / "home") as running:
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A local pipeline for tests that stop and restart its parts; each leaves it ready, and little in it."""
+    with Pipeline(tmp_path_factory.mktemp("quiet") / "home") as running:
         yield running

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -20,6 +21,7 @@ import httpx
 import psutil
 from aiokafka import AIOKafkaProducer
 
+from deploy.local.supervisor_client import SupervisorClient
 from midstream.clickhouse.client import ClickHouse, open_client
 from midstream.settings import Settings
 from midstream.topics import MAX_MESSAGE_BYTES
@@ -248,9 +250,25 @@ def processes_of(pipeline: Pipeline) -> dict[str, tuple[int, ...]]:
 
 
 def web_workers(pipeline: Pipeline) -> list[int]:
-    """Return the ids of the processes that serve the base URL."""
-    children = psutil.Process(pipeline.pid_of("web")).children()
-    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+    """Return the ids of the living processes that serve the base URL."""
+    found = []
+    for child in psutil.Process(pipeline.pid_of("web")).children():
+        with suppress(psutil.NoSuchProcess):  # a zombie is none
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
+
+
+def stop_process(pipeline: Pipeline, name: str) -> None:
+    """Stop a supervised process; it stays stopped until :func:`start_process`."""
+    supervisor = SupervisorClient(pipeline.home.socket)
+    supervisor._call("supervisor.stopProcess", name, False)
+    wait_until(f"{name} has stopped", lambda: supervisor.processes()[name].state == "STOPPED", 30)
+
+
+def start_process(pipeline: Pipeline, name: str) -> None:
+    """Start a supervised process."""
+    SupervisorClient(pipeline.home.socket).start(name)
 
 
 def run_apart(work: Coroutine[Any, Any, Any]) -> Any:

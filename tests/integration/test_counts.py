@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
@@ -27,6 +27,13 @@ MAX_GROWTH_BYTES = 48 * MIB
 
 SAMPLE_S = 0.5
 THROUGH_TIMEOUT_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A pipeline whose workers may be killed."""
+    with Pipeline(tmp_path_factory.mktemp("expendable") / "home") as running:
+        yield running
 
 
 class Memory:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from tests.integration.outside import Outside, make_event
 from tests.support.pipeline import Pipeline
@@ -13,13 +10,6 @@ from tests.support.pipeline import Pipeline
 LIMIT_S = 2.0
 VERDICT_LIMIT_S = 3.0
 POLL_S = 0.02
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A pipeline that nobody else keeps busy, and that has just become ready."""
-    with Pipeline(tmp_path_factory.mktemp("latency") / "home") as running:
-        yield running
 
 
 def seconds_until_visible(outside: Outside, eid: str = "INTERACT", events: int = 20) -> float:
@@ -34,9 +24,10 @@ def seconds_until_visible(outside: Outside, eid: str = "INTERACT", events: int =
     return time.monotonic() - began
 
 
-def test_visible_within_two_seconds_cold_and_warm(own: Pipeline) -> None:
-    outside = Outside(own)
-    assert outside.value("SELECT count() FROM events") == 0  # opens the connection; nothing has gone through yet
+def test_visible_within_two_seconds_cold_and_warm(quiet: Pipeline) -> None:
+    outside = Outside(quiet)
+    # This opens the connection; nothing has gone through the pipeline yet.
+    assert outside.value("SELECT count() FROM events") == 0
     first = seconds_until_visible(outside)
     second = seconds_until_visible(outside, "LOG")  # the other table
     warm = [seconds_until_visible(outside) for _ in range(10)]
@@ -49,19 +40,19 @@ def test_visible_within_two_seconds_cold_and_warm(own: Pipeline) -> None:
     assert idle < LIMIT_S
 
 
-def test_visible_within_two_seconds_after_a_restart(own: Pipeline) -> None:
-    own.stop()
-    own.start()
-    outside = Outside(own)
+def test_visible_within_two_seconds_after_a_restart(quiet: Pipeline) -> None:
+    quiet.stop()
+    quiet.start()
+    outside = Outside(quiet)
     assert outside.value("SELECT count() FROM events") > 0
     first = seconds_until_visible(outside)
     print(f"first after a restart {first:.2f} s")
     assert first < LIMIT_S
 
 
-def test_rejects_and_duplicates_are_visible_soon(own: Pipeline) -> None:
+def test_rejects_and_duplicates_are_visible_soon(quiet: Pipeline) -> None:
     """They gather a little longer, for fewer inserts, and are still there within the limit."""
-    outside = Outside(own)
+    outside = Outside(quiet)
     event = make_event()
     outside.settle([outside.send([event])])
     began = time.monotonic()
