@@ -24,12 +24,14 @@ def post_event(pipeline: Pipeline) -> str:
         "context": {"channel": "c", "env": "e"},
         "edata": {"type": "t", "level": "INFO", "message": "m"},
     }
-    response = httpx.post(
-        f"{pipeline.base_url}/v1/telemetry",
-        json={"id": "api.telemetry", "ver": "3.0", "events": [event]},
-        headers={"Authorization": f"Bearer {pipeline.token}"},
-        timeout=20,
-    )
+    body = {"id": "api.telemetry", "ver": "3.0", "events": [event]}
+    headers = {"Authorization": f"Bearer {pipeline.token}"}
+    deadline = time.monotonic() + 60
+    while True:
+        response = httpx.post(f"{pipeline.base_url}/v1/telemetry", json=body, headers=headers, timeout=20)
+        if response.status_code != 503 or time.monotonic() > deadline:
+            break
+        time.sleep(float(response.headers["retry-after"]))  # as clients do; it is counted once all the same
     assert response.status_code == 200, response.text
     return mid
 
