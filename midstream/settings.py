@@ -160,8 +160,8 @@ class Settings(BaseSettings):
         5,
         ge=1,
         le=100,
-        description="Tries of one insert, with the identical body, before the worker exits or parks what ClickHouse "
-        "refuses.",
+        description="Tries of one insert, with the identical body, before the worker exits. "
+        "An event that ClickHouse refuses for its content is parked in `rejects` at once.",
     )
     retention_learning_days: int = Field(
         0, ge=0, description="Days that learning events are kept after receipt. 0: for ever."
