@@ -21,7 +21,7 @@ _POM = (ROOT / "deploy" / "local" / "kafka" / "pom.xml").read_text("utf-8")
 KAFKA_IMAGE = "apache/kafka:" + re.findall(r"<kafka.version>(.+)</kafka.version>", _POM)[0]
 CLICKHOUSE_IMAGE = "clickhouse/clickhouse-server:26.8"
 
-_USER, _PASSWORD = "midstream", "not a secret"  # of a container on this machine
+_USER, _PASSWORD = "midstream", "of-a-container"
 _START_TIMEOUT_S = 120
 
 

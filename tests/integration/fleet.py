@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ _BACKOFF_S = 0.2
 _REPLY_TIMEOUT_S = 30.0
 
 
-Watch = Callable[["Fleet"], Awaitable[None]]
+Watch = Callable[["Fleet"], Coroutine[None, None, None]]
 """What runs beside a fleet while it sends; it ends soon after ``done``."""
 
 

@@ -185,7 +185,8 @@ class Outside:
             f" (SELECT count() FROM rejects {here}) AS rejected",
             ids=list(batch_ids),
         )
-        return Counted(*row["batches"], row["stored"], row["duplicate"], row["rejected"])
+        batches, received = row["batches"]
+        return Counted(batches, received, row["stored"], row["duplicate"], row["rejected"])
 
     def settle(self, batch_ids: Collection[str], timeout_s: float = 20.0) -> Counted:
         """Wait until every event of these batches is stored, a duplicate or rejected; return how many of each."""
@@ -244,7 +245,7 @@ def check_reply(response: httpx.Response, status: str) -> Row:
 
 def processes_of(pipeline: Pipeline) -> dict[str, tuple[int, ...]]:
     """Return the process ids of each worker; of ``web`` its parent and all that serve."""
-    found = {name: (pipeline.pid_of(name),) for name in WORKERS}
+    found: dict[str, tuple[int, ...]] = {name: (pipeline.pid_of(name),) for name in WORKERS}
     found["web"] += tuple(sorted(web_workers(pipeline)))
     return found
 

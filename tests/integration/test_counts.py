@@ -167,6 +167,7 @@ def test_200_000_are_counted_right_while_workers_are_killed(expendable: Pipeline
             while fleet.sent < share * BATCHES:  # noqa: ASYNC110 - an event a share would say no more
                 await asyncio.sleep(0.01)
             pid = await asyncio.to_thread(victim)
+            assert pid  # 0 would be this process's own group
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 

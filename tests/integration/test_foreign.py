@@ -165,7 +165,8 @@ def other_columns() -> bytes:
     batch = pa.record_batch({"mid": ["x"], "eid": ["LOG"]})
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    rows: bytes = sink.getvalue().to_pybytes()
+    return rows
 
 
 def half(value: bytes) -> bytes:

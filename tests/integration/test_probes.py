@@ -105,7 +105,7 @@ def test_every_metric_is_shown(outside: Outside, traffic: None, name: str) -> No
     response = metrics_of(outside.pipeline, name)
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain")
-    shown = {re.match(r"[a-z_]+", sample)[0] for sample in samples(response.text)}
+    shown = {sample.partition("{")[0] for sample in samples(response.text)}
     for variable in SHOWN[name]:
         [family] = declared()[variable].describe()
         its = {sample for sample in shown if sample in (family.name, f"{family.name}_total", f"{family.name}_count")}
@@ -121,7 +121,7 @@ def test_metrics_count_what_happens(outside: Outside, traffic: None) -> None:
         # Each declares all and counts its own.
         found: dict[str, float] = {}
         for name, variables in SHOWN.items():
-            families = tuple(declared()[variable].describe()[0].name for variable in variables)
+            families = tuple(family.name for variable in variables for family in declared()[variable].describe())
             page = samples(metrics_of(outside.pipeline, name).text)
             found |= {sample: value for sample, value in page.items() if sample.startswith(families)}
         return found
@@ -161,7 +161,7 @@ def test_metrics_count_what_happens(outside: Outside, traffic: None) -> None:
     assert now["midstream_unaccounted_events"] == 0
     assert now["midstream_dedupe_bytes"] > 0
     lags = {name for name in now if name.startswith("midstream_lag_records{")}
-    assert {re.search(r'topic="(.+?)"', name)[1] for name in lags} >= {
+    assert {topic for name in lags for topic in re.findall(r'topic="(.+?)"', name)} >= {
         "telemetry.raw",
         "telemetry.valid",
         "telemetry.dead",
@@ -267,6 +267,29 @@ def test_without_clickhouse_batches_are_kept_until_it_is_back(quiet: Pipeline, c
     assert set(clients.events([event["mid"] for event in events])) == {event["mid"] for event in events}
     clients.wait_accounted()
     assert processes_of(quiet)["web"] == before
+
+
+def test_what_no_worker_has_taken_up_is_in_flight(quiet: Pipeline, clients: Outside) -> None:
+    """Neither lost nor unaccounted for, however long it takes."""
+    clients.wait_accounted()
+    stop_process(quiet, "validate")
+    try:
+        batch_ids = [clients.send([make_event(), make_event("LOG"), {"eid": "NOBODY"}]) for _ in range(7)]
+        sql = "SELECT sum(in_flight) AS in_flight, sum(unaccounted) AS unaccounted FROM accounting"
+        wait_until("all is in flight", lambda: clients.row(sql) == {"in_flight": 21, "unaccounted": 0})
+        time.sleep(3)
+        assert clients.row(sql) == {"in_flight": 21, "unaccounted": 0}
+        lag = 'midstream_lag_records{group="midstream-validate",topic="telemetry.raw"}'
+        wait_until("the lag is told", lambda: samples(metrics_of(quiet, "store").text)[lag] == 7)
+        wait_until("/ready is 503", lambda: status(clients, "/ready") == 503, 20)
+        assert clients.http.get("/ready").json()["parts"]["validate"] != "ok"
+        assert status(clients, "/accepting") == 200
+    finally:
+        start_process(quiet, "validate")
+    quiet.wait_ready(BACK_S)
+    found = clients.settle(batch_ids)
+    assert (found.stored, found.rejected) == (14, 7)
+    clients.wait_accounted()
 
 
 def test_a_killed_web_worker_is_replaced_and_costs_no_batch(quiet: Pipeline, clients: Outside) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(what: str, ask: Callable[[], T], timeout_s: float = 20.0, interval_s: float = 0.05) -> T:
+def wait_until(what: str, ask: Callable[[], T | None], timeout_s: float = 20.0, interval_s: float = 0.05) -> T:
     """Ask until the answer is true; return it. Fails, naming ``what``, when the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:
