@@ -89,12 +89,15 @@ def check_exact(outside: Outside, ledger: Ledger) -> None:
     )
     # As many different ones as are valid, and no other: the two sets are the same.
     assert row == {"rows": ledger.valid, "mids": ledger.valid, "unknown": 0, "invalid": 0}
-    row = outside.row(
-        "SELECT sum(received) AS received, sum(stored) AS stored, sum(duplicate) AS duplicate,"
-        " sum(rejected) AS rejected FROM accounting WHERE channel = {channel:String}",
-        channel=ledger.channel,
+    # A batch's own row is written a second or so after its events.
+    wait_until("every batch has its row", lambda: batches_of(outside, ledger) >= ledger.acknowledged, 60, 0.5)
+    wait_until(
+        "every event received is in the accounting",
+        lambda: accounted(outside, ledger)["received"] == batches_of(outside, ledger) * EVENTS,
+        60,
+        0.5,
     )
-    batches = batches_of(outside, ledger)
+    row, batches = accounted(outside, ledger), batches_of(outside, ledger)
     assert row["received"] == batches * EVENTS
     assert row["stored"] == ledger.valid
     # Each arrival of a batch brings the same share of bad events; only the first arrival's good ones are stored.
@@ -106,6 +109,15 @@ def check_exact(outside: Outside, ledger: Ledger) -> None:
         channel=ledger.channel,
     )
     assert uniq == {"rows": row["rejected"], "mids": ledger.invalid}
+
+
+def accounted(outside: Outside, ledger: Ledger) -> dict[str, int]:
+    """Return what the accounting says of the fleet's channel."""
+    return outside.row(
+        "SELECT sum(received) AS received, sum(stored) AS stored, sum(duplicate) AS duplicate,"
+        " sum(rejected) AS rejected FROM accounting WHERE channel = {channel:String}",
+        channel=ledger.channel,
+    )
 
 
 def batches_of(outside: Outside, ledger: Ledger) -> int:
