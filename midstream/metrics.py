@@ -22,6 +22,25 @@ CREDENTIAL_CACHE_ENTRIES = Gauge(
 PRODUCER_REBUILDS = Counter(
     "midstream_producer_rebuilds", "Kafka producers given up after a fatal error and made anew."
 )
+SPOOL_BYTES = Gauge(
+    "midstream_spool_bytes", "Bytes of batches in the spool, not yet in Kafka.", multiprocess_mode="livesum"
+)
+SPOOL_BATCHES = Gauge("midstream_spool_batches", "Batches in the spool, not yet in Kafka.", multiprocess_mode="livesum")
+SPOOL_OLDEST_AGE_SECONDS = Gauge(
+    "midstream_spool_oldest_age_seconds",
+    "Age (by receipt) of the oldest batch in the spool; 0 when it is empty.",
+    multiprocess_mode="livemax",
+)
+SPOOLED_BATCHES = Counter("midstream_spooled_batches", "Batches written to the spool.")
+SPOOL_DRAINED_BATCHES = Counter(
+    "midstream_spool_drained_batches", "Batches of the spool that Kafka acknowledged, each time it did."
+)
+SPOOL_REFUSED_BATCHES = Counter(
+    "midstream_spool_refused_batches", "Batches that the spool did not take: full, or the disk failed."
+)
+SPOOL_DAMAGED_BYTES = Counter(
+    "midstream_spool_damaged_bytes", "Bytes of the spool that could not be read and were set aside."
+)
 
 # Api
 DIMENSION_ROWS = Counter("midstream_dimension_rows", "Dimension rows pushed, by type and outcome.", ["type", "outcome"])
@@ -50,12 +69,16 @@ REJECTED_EVENTS = Counter("midstream_rejected_events", "Dead letters stored in `
 RECEIPTS_STORED = Counter("midstream_receipts_stored", "Batches written to `batches`.")
 INSERT_SECONDS = Histogram("midstream_insert_seconds", "Time of one insert, by table.", ["table"], buckets=_SECONDS)
 INSERT_RETRIES = Counter("midstream_insert_retries", "Inserts tried again, by table.", ["table"])
+INSERTS_REPEATED = Counter(
+    "midstream_inserts_repeated", "Inserts whose token was known and whose rows were not there, by table.", ["table"]
+)
 BLOCK_SECONDS = Histogram(
     "midstream_store_block_seconds", "Time of one block from read to acknowledged.", buckets=_SECONDS
 )
 VISIBLE_SECONDS = Histogram(
     "midstream_visible_seconds", "Age of a block's oldest event (by receipt) when it became visible.", buckets=_SECONDS
 )
+BLOCK_LOG_ROWS = Gauge("midstream_block_log_rows", "Rows of `block_rows` not written yet.")
 DEDUPE_MIDS = Gauge("midstream_dedupe_mids", "Mids held by the dedupe cache, by layer.", ["layer"])
 DEDUPE_BYTES = Gauge("midstream_dedupe_bytes", "Memory held by the dedupe cache.")
 DEDUPE_LOOKUPS = Counter("midstream_dedupe_lookups", "Mids looked up in ClickHouse, by outcome.", ["outcome"])

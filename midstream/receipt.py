@@ -31,7 +31,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     """Counts the batches of one ``collector`` from 0 without a gap."""
     collector: str
-    """Names one life of one collector process."""
+    """Names one life of a producer and a partition, or ending in ``/spool`` one life of a collector's spool."""
     bytes: _Count
     """Size of the body as it was sent."""
     credential: str = ""
@@ -45,6 +45,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     """``sub`` of ``X-Authenticated-User-Token``."""
     source: str = "http"
+    """``http``, ``spool`` (it was kept on disk until Kafka took it) or ``import`` (another producer's record)."""
 
 
 _encoder = msgspec.json.Encoder()

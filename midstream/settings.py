@@ -95,7 +95,20 @@ class Settings(BaseSettings):
         64 * MIB, ge=1 * MIB, description="Bytes of bodies one collector process holds at once; beyond it 503."
     )
     kafka_timeout_ms: int = Field(
-        10_000, ge=100, description="Longest wait for Kafka to acknowledge; after it 503 and the outcome is unknown."
+        10_000, ge=100, description="Longest wait for Kafka to acknowledge; after it the batch goes into the spool."
+    )
+    spool: Path | None = Field(
+        None,
+        description="Folder where collectors keep batches while Kafka is away, on a disk of the machine itself. "
+        "Empty: `spool` in the home.",
+    )
+    spool_max_bytes: int = Field(
+        1024 * MIB,
+        ge=4 * MIB,
+        description="Bytes of batches that one collector process keeps on disk while Kafka is away; beyond it 503.",
+    )
+    spool_segment_bytes: int = Field(
+        8 * MIB, ge=64 * KIB, le=256 * MIB, description="Size after which the spool goes on in another file."
     )
     body_timeout_ms: int = Field(30_000, ge=100, description="Longest wait for a request's whole body; after it 408.")
     drain_timeout_ms: int = Field(10_000, ge=0, description="Longest wait at shutdown for requests under way.")
@@ -193,6 +206,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @property
+    def spool_folder(self) -> Path:
+        """Folder of the spool in use."""
+        return (self.spool or self.home / "spool").expanduser().absolute()
 
     @property
     def kafka_servers(self) -> str:

@@ -41,8 +41,9 @@ DEAD = Topic(
     {"retention.ms": _SEVEN_DAYS_MS, "max.message.bytes": str(MAX_MESSAGE_BYTES + 2 * OVERHEAD_BYTES)},
 )
 DIMENSIONS = Topic("dimensions", {"cleanup.policy": "compact"})
+COLLECTORS = Topic("collectors", {"cleanup.policy": "compact"})
 
-ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS)
+ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS)
 
 GROUP_VALIDATE = "midstream-validate"
 GROUP_STORE = "midstream-store"

@@ -114,6 +114,7 @@ class ClickHouse:
     def __init__(self, client: Client, dsn: Dsn, *, is_cluster: bool = False) -> None:
         self._client = client
         self.dsn = dsn
+        self.is_cluster = is_cluster
         # Through a Distributed table an insert would return before the rows are on their shard, and one replica would
         # do.
         self._insert_settings = {"distributed_foreground_insert": 1, "insert_quorum": "auto"} if is_cluster else {}
@@ -162,7 +163,8 @@ class ClickHouse:
             table: name of the table.
             columns: the stream's columns, in order.
             body: the Arrow IPC stream; every try sends these bytes.
-            token: the same for the same rows into the same table, whoever inserts them and however often.
+            token: the same for the same rows into the same table, whoever inserts them and however often. "": the
+                table needs none, since rows that are there twice count once.
             tries: number of tries.
             before_try: called with the number of tries already made; may raise to give up (a lease that has run out).
 
@@ -170,8 +172,7 @@ class ClickHouse:
             ClickHouseError: the last try's error, or at once one that is ``by_data``.
         """
         settings = {
-            "insert_deduplication_token": token,
-            "insert_deduplicate": 1,
+            **({"insert_deduplication_token": token, "insert_deduplicate": 1} if token else {"insert_deduplicate": 0}),
             "async_insert": 0,  # the default since ClickHouse 26.2 is 1, which would re-batch the block
             "max_insert_threads": 1,
             "input_format_parallel_parsing": 0,

@@ -13,6 +13,7 @@ written                        one server                 a cluster
 ``@view(NAME)``                ``NAME``                   ``NAME ON CLUSTER c``
 ``@engine(MergeTree, ARGS)``   ``MergeTree(ARGS)``        ``ReplicatedMergeTree('<path>', '{replica}', ARGS)``
 ``@distributed(NAME, KEY)``    nothing                    a Distributed table NAME over NAME_local, by KEY
+``@above(NAME, CHANGE)``       nothing                    ``ALTER TABLE NAME ON CLUSTER c CHANGE``
 =============================  =========================  ====================================================
 """
 
@@ -96,8 +97,13 @@ def _render(template: str, cluster: str) -> str:
             f"ENGINE = Distributed('{cluster}', currentDatabase(), '{name}_local', {key.strip()})"
         )
 
+    def above(match: re.Match[str]) -> str:
+        name, _, change = match[1].partition(",")
+        return f"ALTER TABLE {name}{on_cluster} {change.strip()}" if cluster else ""
+
     argument = r"\(([^()]*(?:\([^()]*\)[^()]*)*)\)"
     template = re.sub("@distributed" + argument, distributed, template)
+    template = re.sub("@above" + argument, above, template)
     template = re.sub(r"@table\((\w+)\)", rf"\1{local}{on_cluster}", template)
     template = re.sub(r"@like\((\w+)\)", rf"\1{local}", template)
     template = re.sub(r"@view\((\w+)\)", rf"\1{on_cluster}", template)

@@ -16,6 +16,7 @@ from midstream.logs import get_logger
 from midstream.metrics import BLOCK_SECONDS
 from midstream.settings import Settings
 from processors.store.accountant import Accountant
+from processors.store.block_log import BlockLog
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
@@ -51,7 +52,10 @@ class Worker:
         self.dimensions = DimensionCache(
             self.clickhouse, settings.dimension_cache_entries, settings.dimension_negative_ms
         )
-        self.storer = Storer(self.clickhouse, self.dimensions, self.lease, settings.insert_tries)
+        self.block_log = BlockLog(self.clickhouse, self.lease)
+        self.storer = Storer(
+            self.clickhouse, self.dimensions, self.lease, settings.insert_tries, log_block=self.block_log.add
+        )
         self._cache = self._empty_cache()
         self._lock = asyncio.Lock()
 
@@ -173,6 +177,10 @@ def make_store_app(settings: Settings) -> tuple[faust.App, int]:
     @app.task  # type: ignore[untyped-decorator]
     async def listen_dimensions() -> None:
         await or_crash("store", listen(settings, worker.dimensions))
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def log_blocks() -> None:
+        await or_crash("store", worker.block_log.run())
 
     @app.task  # type: ignore[untyped-decorator]
     async def account() -> None:

@@ -19,7 +19,7 @@ from midstream.logs import get_logger
 from midstream.metrics import INSERT_SECONDS
 from midstream.settings import Settings
 from processors.store.lease import Lease
-from processors.store.units import InsertUnit, make_token
+from processors.store.units import InsertUnit
 from processors.store.verdicts import to_arrow
 
 log = get_logger(__name__)
@@ -94,13 +94,12 @@ class TableSink:
         if not rows:
             return
         unit = InsertUnit(self._table, to_arrow(rows, self._schema), "")
-        body = unit.body()
         with INSERT_SECONDS.labels(self._table).time():
             self._clickhouse.insert_stream(
                 self._table,
                 self._schema.names,
-                body,
-                make_token(self._table, body),
+                unit.body(),
+                unit.token,
                 tries=self._settings.insert_tries,
                 before_try=lambda _: self._lease.check(),
             )

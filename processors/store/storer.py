@@ -7,32 +7,27 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from midstream.clickhouse.client import ClickHouse, ClickHouseError
+from midstream.clickhouse.client import ClickHouse
 from midstream.logs import get_logger
-from midstream.metrics import (
-    DUPLICATE_EVENTS,
-    INSERT_RETRIES,
-    INSERT_SECONDS,
-    REJECTED_EVENTS,
-    REPLAYED_EVENTS,
-    STORED_EVENTS,
-    VISIBLE_SECONDS,
-)
+from midstream.metrics import DUPLICATE_EVENTS, REJECTED_EVENTS, REPLAYED_EVENTS, VISIBLE_SECONDS
 from midstream.records import RecordError
 from processors.store import verdicts
 from processors.store.block import mid_hashes, read_block
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.decide import decide
 from processors.store.dedupe.recent import Arrival
+from processors.store.dedupe.stored import StoredMids
 from processors.store.denormalise import COLUMNS, denormalise
 from processors.store.dimension_cache import DimensionCache
 from processors.store.lease import Lease
 from processors.store.same_content import same_content
-from processors.store.units import InsertUnit, event_units, make_token
+from processors.store.units import event_units
+from processors.store.writer import FindsStored, Writer
 
 log = get_logger(__name__)
 
@@ -68,13 +63,16 @@ class Storer:
         dimensions: DimensionCache,
         lease: Lease,
         insert_tries: int,
+        *,
+        stored: FindsStored | None = None,
         clock_ms: Callable[[], int] = now_ms,
+        log_block: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self._clickhouse = clickhouse
         self._dimensions = dimensions
-        self._lease = lease
-        self._insert_tries = insert_tries
         self._clock_ms = clock_ms
+        self._writer = Writer(clickhouse, stored or StoredMids(clickhouse), lease, insert_tries, clock_ms)
+        self._log_block = log_block
         # The tables of one record are inserted side by side: an insert is mostly waiting.
         self._inserts = ThreadPoolExecutor(max_workers=4, thread_name_prefix="insert")
 
@@ -89,7 +87,7 @@ class Storer:
         rejects: list[dict[str, Any]] = []
         for record in records:
             self._store_block(record, cache, duplicates, rejects)
-        self._insert_verdicts(verdicts.DUPLICATE_TABLE, verdicts.DUPLICATES, duplicates)
+        self._writer.write_verdicts(verdicts.DUPLICATE_TABLE, verdicts.DUPLICATES, duplicates)
         DUPLICATE_EVENTS.inc(len(duplicates))
         self._insert_rejects(rejects)
 
@@ -118,19 +116,38 @@ class Storer:
         decision = decide(block, hashes, partitions, cache)
         all_new = len(decision.new) == block.num_rows
         new = block if all_new else block.take(pa.array(decision.new))
+        stored_at_ms = visible_at_ms = self._clock_ms()
         if new.num_rows:
-            stored_at = pa.array([self._clock_ms()] * new.num_rows, _MS)
+            stored_at = pa.array([stored_at_ms] * new.num_rows, _MS)
             units = event_units(new, _EXTRA, [stored_at, *denormalise(new, self._dimensions)], record.value)
             parked: set[tuple[str, int]] = set()
-            for letters in self._inserts.map(self._insert_events, units):
+            write = partial(self._writer.write_events, tried_before=record.partition in cache.unproven)
+            written = list(self._inserts.map(write, units))
+            for letters in (one.letters for one in written):
                 rejects += letters
                 parked |= {(letter["batch_id"], letter["event_index"]) for letter in letters}
             self._remember(cache, new, hashes if all_new else hashes[decision.new], parked)
-            VISIBLE_SECONDS.observe((self._clock_ms() - _oldest_ms(new)) / 1000)
+            if not any(one.repeated for one in written):
+                cache.unproven.discard(record.partition)
+            visible_at_ms = self._clock_ms()
+            VISIBLE_SECONDS.observe((visible_at_ms - _oldest_ms(new)) / 1000)
         if decision.duplicates:
             differs = self._differs(block, decision.duplicates)
             duplicates += verdicts.duplicate_rows(block, decision.duplicates, differs, self._clock_ms())
         REPLAYED_EVENTS.inc(decision.replays)
+        self._log_block(
+            {
+                "partition": record.partition,
+                "offset": record.offset,
+                "partitions": partitions,
+                "stored_at": stored_at_ms,
+                "visible_at": visible_at_ms,
+                "rows": block.num_rows,
+                "new_rows": new.num_rows,
+                "duplicate_rows": len(decision.duplicates),
+                "replayed_rows": decision.replays,
+            }
+        )
 
     def _remember(self, cache: DedupeCache, new: pa.RecordBatch, hashes: Any, parked: set[tuple[str, int]]) -> None:
         """Add to the cache what has been stored; what was parked has not."""
@@ -141,48 +158,9 @@ class Storer:
             rows, hashes = rows.take(pa.array(kept, pa.int64())), hashes[kept]
         cache.add(hashes, rows)
 
-    def _insert_events(self, unit: InsertUnit) -> list[dict[str, Any]]:
-        """Insert a unit. Rows that ClickHouse refuses for their content come back as rows of ``rejects``, one by one:
-        no neighbour is lost."""
-        try:
-            self._insert(unit)
-        except ClickHouseError as error:
-            if not error.by_data:
-                raise
-            if unit.rows.num_rows == 1:
-                log.error("store.event_parked", table=unit.table, error=str(error)[:500])
-                return [verdicts.poison_event(unit.rows, str(error), self._clock_ms())]
-            left, right = unit.halves()
-            return self._insert_events(left) + self._insert_events(right)
-        STORED_EVENTS.labels(unit.table).inc(unit.rows.num_rows)
-        return []
-
     def _insert_rejects(self, rows: list[dict[str, Any]]) -> None:
-        self._insert_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rows)
+        self._writer.write_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rows)
         REJECTED_EVENTS.inc(len(rows))
-
-    def _insert_verdicts(self, table: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-        """Insert rows of a view that shows one row an arrival, so that it is exact whatever the unit of insert."""
-        if rows:
-            arrivals = (f"{row['batch_id']}/{row['event_index']};".encode() for row in rows)
-            self._insert(InsertUnit(table, verdicts.to_arrow(rows, schema), make_token(table, *arrivals)))
-
-    def _insert(self, unit: InsertUnit) -> None:
-        def before_try(tries: int) -> None:
-            self._lease.check()
-            if tries:
-                INSERT_RETRIES.labels(unit.table).inc()
-                log.warning("insert.retried", table=unit.table, tries=tries)
-
-        with INSERT_SECONDS.labels(unit.table).time():
-            self._clickhouse.insert_stream(
-                unit.table,
-                unit.rows.schema.names,
-                unit.body(),
-                unit.token,
-                tries=self._insert_tries,
-                before_try=before_try,
-            )
 
     def _differs(self, block: pa.RecordBatch, found: list[tuple[int, Arrival]]) -> list[bool]:
         """Tell for each duplicate whether its content is another than the stored event's; spacing and order of keys

@@ -27,18 +27,19 @@ class DedupeCache:
         self._stored = stored
         self.partitions: frozenset[int] = frozenset()
         self.of = 0
+        self.unproven: set[int] = set()
+        """Partitions of which no new row has been stored yet: the next that has one may have been tried before."""
         self._history = History(memory_bytes)
         self._recent = Recent(recent)
 
     def load(self, partitions: Sequence[int], of: int) -> None:
         """Read the hashes of all stored mids of ``partitions`` (of ``of`` in all) from ClickHouse."""
         self.partitions, self.of = frozenset(partitions), of
+        self.unproven = set(partitions)
         for hashes in self._stored.hashes(partitions, of):
             self._history.add(hashes)
         self._publish()
-        log.info(
-            "dedupe.loaded", partitions=list(partitions), mids=self._history.sorted_mids + self._history.filtered_mids
-        )
+        log.info("dedupe.loaded", partitions=list(partitions), mids=self.held_mids)
 
     def maybe_stored(self, hashes: Hashes, of: int) -> npt.NDArray[np.bool_]:
         """Tell for each hash of a block whether its mid may be stored; False is certain.
@@ -66,8 +67,18 @@ class DedupeCache:
         self._recent.add(hashes, rows.select(list(ARRIVAL_COLUMNS)))
         self._publish()
 
+    @property
+    def held_mids(self) -> int:
+        """Mids held, each once: what is recent is in the history too."""
+        return self._history.sorted_mids + self._history.filtered_mids
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory held for them."""
+        return self._history.held_bytes + self._recent.held_bytes
+
     def _publish(self) -> None:
         DEDUPE_MIDS.labels("recent").set(len(self._recent))
         DEDUPE_MIDS.labels("sorted").set(self._history.sorted_mids)
         DEDUPE_MIDS.labels("filter").set(self._history.filtered_mids)
-        DEDUPE_BYTES.set(self._history.held_bytes + self._recent.held_bytes)
+        DEDUPE_BYTES.set(self.held_bytes)

@@ -106,6 +106,50 @@ def test_halves_of_what_is_left_after_a_crash_meet_no_used_token(clickhouse: Cli
     assert count(clickhouse, "rejects") == 1
 
 
+def test_a_token_that_is_known_without_its_rows_loses_nothing(clickhouse: ClickHouse) -> None:
+    """As after an engine's death between noting a token and committing the part: the token stays, the rows do not."""
+    values = [
+        sealed([(event(f"{block}-{n}", "LOG" if n % 2 else "START"), f"b{block}", n) for n in range(6)])
+        for block in range(3)
+    ]
+    records = [record(value, offset) for offset, value in enumerate(values)]
+    storer(clickhouse).store_valid(records, cache(clickhouse))
+    for table in ("learning_events", "operational_events"):
+        clickhouse.command(f"ALTER TABLE {table} DELETE WHERE batch_id != 'b0' SETTINGS mutations_sync = 1")
+    assert count(clickhouse, "events") == 6
+    for _ in range(3):  # and as often as it happens
+        storer(clickhouse).store_valid(records, cache(clickhouse))
+        assert count(clickhouse, "events") == 18
+        assert int(clickhouse.rows("SELECT uniqExact(mid) FROM events")[0][0]) == 18
+        clickhouse.command("ALTER TABLE learning_events DELETE WHERE batch_id = 'b2' SETTINGS mutations_sync = 1")
+    assert count(clickhouse, "duplicates") == 0
+
+
+def test_an_insert_that_was_tried_twice_is_looked_for(clickhouse: ClickHouse) -> None:
+    """The first try notes the token and fails; the second is dropped as known."""
+    writer = storer(clickhouse)
+    known = cache(clickhouse)
+    writer.store_valid([record(sealed([(event("before"), "b0", 0)]))], known)  # proves the partition
+    client = writer._clickhouse._client
+    raw_insert = client.raw_insert
+    failed = []
+
+    def fail_after_the_token(table: str, *args: object, **kwargs: object) -> None:
+        raw_insert(table, *args, **kwargs)
+        if not failed:
+            failed.append(table)
+            clickhouse.command(f"ALTER TABLE {table} DELETE WHERE mid = 'a' SETTINGS mutations_sync = 1")
+            raise OSError("connection reset")
+
+    client.raw_insert = fail_after_the_token  # type: ignore[method-assign, assignment]
+    try:
+        writer.store_valid([record(sealed([(event("a"), "b1", 0)]), 1)], known)
+    finally:
+        client.raw_insert = raw_insert  # type: ignore[method-assign]
+    assert failed == ["learning_events"]
+    assert sorted(row[0] for row in clickhouse.rows("SELECT mid FROM events")) == ["a", "before"]
+
+
 def test_numbers_that_only_the_slow_parser_reads_can_be_resent(clickhouse: ClickHouse) -> None:
     known = cache(clickhouse)
     for batch_id, blank in (("b1", ""), ("b2", " ")):
