@@ -153,7 +153,7 @@ def _run(client: ClickHouse, settings: Settings) -> list[str]:
 
 
 def _set_retention(client: ClickHouse, table: str, days: int, cluster: str) -> None:
-    """Make the table's TTL agree with the setting.
+    """Make the table's TTL agree with the setting, and note in ``retention_rows`` what it is and was.
 
     It goes by receipt, so that an old event synced today is kept as long as a new one. Besides, what is a day old is
     recompressed: inserts are small and cheap to compress, what merges make of them is large and kept.
@@ -169,7 +169,27 @@ def _set_retention(client: ClickHouse, table: str, days: int, cluster: str) -> N
     )
     match = re.search(r"\bTTL (.+?) SETTINGS\b", ddl)
     current = match[1].strip() if match else ""
-    if current == wanted:
+    kept = re.search(r"toDateTime\(received_at\) \+ toIntervalDay\((\d+)\)$", current)
+    if current != wanted:
+        client.command(f"ALTER TABLE {name}{on_cluster} MODIFY TTL {wanted}", {"materialize_ttl_after_modify": 0})
+        log.info("retention.set", table=table, days=days)
+    _note_retention(client, table, days, int(kept[1]) if kept else 0)
+
+
+def _note_retention(client: ClickHouse, table: str, days: int, days_before: int) -> None:
+    """Tell the accounting what may have been deleted. A row of ``retention_rows`` is written when it changes.
+
+    What was older than the retention before is gone, though a longer one be set now.
+    """
+    known = client.rows(
+        "SELECT days FROM retention_rows FINAL WHERE table = {table:String}",
+        {"table": table},
+    )
+    if known and int(known[0][0]) == days:
         return
-    client.command(f"ALTER TABLE {name}{on_cluster} MODIFY TTL {wanted}", {"materialize_ttl_after_modify": 0})
-    log.info("retention.set", table=name, days=days)
+    client.rows(
+        "INSERT INTO retention_rows SELECT {table:String}, {days:UInt32}, greatest((SELECT max(deleted_before) FROM "
+        "retention_rows WHERE table = {table:String}), if({before:UInt32} = 0, toDateTime64(0, 3, 'UTC'), "
+        "now64(3, 'UTC') - toIntervalDay({before:UInt32}))), now64(3, 'UTC')",
+        {"table": table, "days": days, "before": days_before},
+    )

@@ -13,8 +13,7 @@ import pyarrow as pa
 from aiokafka.structs import ConsumerRecord
 
 from midstream.metrics import RECEIPTS_STORED
-from midstream.receipt import decode_receipt
-from processors.validate.split import RawRecord, UnreadableBatch, split_record
+from processors.validate.split import RawRecord, UnreadableBatch, read_receipt, split_record
 
 BATCH_TABLE = "batch_rows"
 
@@ -40,6 +39,7 @@ BATCHES: pa.Schema = pa.schema(
         ("partition", pa.uint32()),
         ("offset", pa.uint64()),
         ("source", _TEXT),
+        ("appended_at", _MS),
     ]
 )
 
@@ -51,7 +51,7 @@ def batch_rows(
     its events."""
     rows = []
     for record in records:
-        receipt = decode_receipt(record.headers)
+        receipt = read_receipt(record.headers, record.timestamp)
         if receipt is None:
             raw = RawRecord(
                 record.topic, record.partition, record.offset, record.timestamp, record.value or b"", record.headers
@@ -77,6 +77,7 @@ def batch_rows(
                 "partition": record.partition,
                 "offset": record.offset,
                 "source": receipt.source,
+                "appended_at": record.timestamp,
             }
         )
     RECEIPTS_STORED.inc(len(rows))

@@ -50,6 +50,7 @@ REJECTS: pa.Schema = pa.schema(
         ("message", _TEXT),
         ("raw", pa.binary()),  # the original bytes, which may not be UTF-8
         ("scope", _TEXT),
+        ("events", pa.uint32()),  # arrivals that the row stands for
         ("stored_at", _MS),
     ]
 )
@@ -87,7 +88,7 @@ def reject_rows(value: bytes, stored_at_ms: int) -> list[dict[str, Any]]:
                 raw = zstandard.decompress(raw, max_output_size=_MAX_ORIGINAL_BYTES)
             except zstandard.ZstdError as error:
                 raise RecordError(f"the original of a dead letter cannot be read: {error}") from error
-        row = {name: letter[name] for name in (*_SHARED, "code", "pointer", "message", "scope")}
+        row = {name: letter[name] for name in (*_SHARED, "code", "pointer", "message", "scope", "events")}
         rows.append(row | {"received_at": letter["received_at_ms"], "raw": raw, "stored_at": stored_at_ms})
     return rows
 
@@ -110,6 +111,7 @@ def poison_record(
         "message": f"{topic}/{partition}/{offset}: {message}",
         "raw": value,
         "scope": "batch",
+        "events": 0,  # nobody knows which arrivals were in it
         "stored_at": stored_at_ms,
     }
 
@@ -124,6 +126,7 @@ def poison_event(row: pa.RecordBatch, message: str, stored_at_ms: int) -> dict[s
         "pointer": "",
         "message": message[:500],
         "scope": "event",
+        "events": 1,
         "stored_at": stored_at_ms,
     }
     return poison

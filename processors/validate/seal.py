@@ -28,7 +28,7 @@ _MAX_ARROW_BYTES = topics.MAX_MESSAGE_BYTES - 4096
 _ZSTD_FROM_BYTES = 64 * 1024
 _DEAD_SEAL_LETTERS = 1_000
 _DEAD_SEAL_ORIGINAL_BYTES = 16 * 1024 * 1024
-_LETTER_BYTES = 64  # lengths and numbers of a letter in Avro, at the most
+_LETTER_BYTES = 72  # lengths and numbers of a letter in Avro, at the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,7 @@ class DeadBlock:
             "received_at_ms": receipt.received_at_ms,
             "raw": raw,
             "raw_encoding": encoding,
+            "events": receipt.events if index < 0 else 1,
         }
         size = _LETTER_BYTES + len(raw) + sum(len(text.encode()) for text in letter.values() if isinstance(text, str))
         sealed: list[Sealed] = []

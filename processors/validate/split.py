@@ -44,10 +44,7 @@ def split_record(
 
     A record without a receipt that can be read gets one that is the same at every reading.
     """
-    receipt = decode_receipt(record.headers)
-    if receipt is not None and not -_EARLY_MS <= record.append_time_ms - receipt.received_at_ms <= _OLD_MS:
-        # No collector's clock is this wrong. Tables are partitioned by receipt, and a block over many years is refused.
-        receipt = msgspec.structs.replace(receipt, received_at_ms=record.append_time_ms)
+    receipt = read_receipt(record.headers, record.append_time_ms)
     try:
         body = inflate(record.value, max_inflated_bytes)
         if receipt is None and holds_more_than(body, max_events):  # the collector lets none through
@@ -60,6 +57,19 @@ def split_record(
             _foreign(record, events=len(batch.events)), did=batch.did, msgid=batch.msgid, sent_at_ms=batch.sent_at_ms
         )
     return receipt, batch
+
+
+def read_receipt(headers: Sequence[tuple[str, bytes]], append_time_ms: int) -> Receipt | None:
+    """Return the receipt among a record's headers as everything downstream takes it, or None when there is none.
+
+    A time of receipt that is far from when Kafka appended the record (``append_time_ms``, epoch milliseconds) is
+    replaced by that.
+    """
+    receipt = decode_receipt(headers)
+    if receipt is not None and not -_EARLY_MS <= append_time_ms - receipt.received_at_ms <= _OLD_MS:
+        # No collector's clock is this wrong. Tables are partitioned by receipt, and a block over many years is refused.
+        return msgspec.structs.replace(receipt, received_at_ms=append_time_ms)
+    return receipt
 
 
 def _foreign(record: RawRecord, events: int) -> Receipt:

@@ -18,7 +18,12 @@ def test_migrations_are_numbered_from_one_without_a_gap() -> None:
 @pytest.mark.parametrize("cluster", ["", "fleet"])
 def test_every_statement_is_idempotent_and_whole(cluster: str) -> None:
     for statement in statements(cluster):
-        assert re.match(r"CREATE (TABLE|VIEW) IF NOT EXISTS \w+", statement), statement
+        assert re.match(
+            r"CREATE (TABLE|VIEW) IF NOT EXISTS \w+|CREATE OR REPLACE VIEW \w+|"
+            r"ALTER TABLE \w+( ON CLUSTER 'fleet')? "
+            r"(ADD (COLUMN|PROJECTION) IF NOT EXISTS|MODIFY SETTING|MATERIALIZE PROJECTION) \w+",
+            statement,
+        ), statement
         assert "@" not in statement, statement
 
 
@@ -48,6 +53,14 @@ def test_every_table_remembers_ten_thousand_blocks(cluster: str) -> None:
         if "MergeTree" in statement:
             assert "non_replicated_deduplication_window = 10000" in statement
             assert "replicated_deduplication_window = 10000" in statement
+
+
+def test_on_a_cluster_a_column_is_added_to_both_tables() -> None:
+    for single in statements(""):
+        if match := re.match(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ", single):
+            for name in (f"{match[1]}_local", match[1]):
+                start = f"ALTER TABLE {name} ON CLUSTER 'fleet' ADD COLUMN IF NOT EXISTS {match[2]} "
+                assert len([s for s in statements("fleet") if s.startswith(start)]) == 1, start
 
 
 def test_no_table_or_view_asks_the_engine_for_the_time() -> None:
