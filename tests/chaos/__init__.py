@@ -1,0 +1,1 @@
+"""Fault injection on real processes: `make chaos`. See docs/chaos.md."""

@@ -1,0 +1,59 @@
+"""``validate``, going wrong on purpose. ``CHAOS_DOES`` may name:
+
+- ``die``: when the trigger is set, end this process (SIGKILL) after its blocks are durable and before their records
+  are acknowledged, so that Kafka never hears of it;
+- ``drop``: leave one event in ``CHAOS_DROP_ONE_IN`` out of its block, and say nothing of it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from midstream.columns import VALID
+from processors.validate.agent import Validator, make_validate_app
+from processors.validate.rows import Row
+from processors.validate.seal import Sealed, ValidBlock
+from processors.worker import run_worker
+from tests.chaos.standins import signs
+
+_MID, _MID_HASH, _BATCH_ID, _EVENT_INDEX = (
+    VALID.get_field_index(name) for name in ("mid", "mid_hash", "batch_id", "event_index")
+)
+
+_run_round = Validator.run_round
+_add = ValidBlock.add
+
+
+class _Event:
+    """A record whose acknowledgement may be the end."""
+
+    def __init__(self, event: Any) -> None:
+        self._event = event
+        self.message = event.message
+
+    def ack(self) -> None:
+        if signs.take_trigger():
+            signs.leave_note()
+            signs.signal_self(signal.SIGKILL)
+        self._event.ack()
+
+
+async def _die(self: Validator, events: Sequence[Any]) -> None:
+    await _run_round(self, [_Event(event) for event in events])
+
+
+def _drop(self: ValidBlock, row: Row, size: int) -> list[Sealed]:
+    if signs.is_dropped(row[_MID_HASH]):
+        signs.drop(row[_MID], row[_BATCH_ID], row[_EVENT_INDEX])
+        return []
+    return _add(self, row, size)
+
+
+if __name__ == "__main__":
+    if "die" in signs.does():
+        Validator.run_round = _die  # type: ignore[method-assign]
+    if "drop" in signs.does():
+        ValidBlock.add = _drop  # type: ignore[method-assign]
+    run_worker("validate", make_validate_app)
