@@ -48,6 +48,9 @@ DIMENSION_IN_FLIGHT_BYTES = Gauge(
     "midstream_dimension_in_flight_bytes", "Bytes of dimension rows on their way to Kafka.", multiprocess_mode="livesum"
 )
 VALIDATIONS = Counter("midstream_validations", "Bodies judged for `POST /v1/validate`.")
+TRACES = Counter("midstream_traces", "Mids traced, by verdict.", ["verdict"])
+TRACE_SECONDS = Histogram("midstream_trace_seconds", "Time of one trace, of one mid or many.", buckets=_SECONDS)
+TRACES_WAITING = Gauge("midstream_traces_waiting", "Traces under way, or waiting to be.", multiprocess_mode="livesum")
 
 # Validate
 VALIDATED_BATCHES = Counter("midstream_validated_batches", "Batches split and judged.")
@@ -92,4 +95,14 @@ DIMENSION_LOOKUPS = Counter(
 UNACCOUNTED_EVENTS = Gauge("midstream_unaccounted_events", "Events received, through the pipeline, and nowhere: 0.")
 LAG_RECORDS = Gauge("midstream_lag_records", "Records of a topic not yet acknowledged by a group.", ["group", "topic"])
 
+SUSPECT_RECORDS = Gauge(
+    "midstream_suspect_records", "Records at which this worker failed or died, and that have not gone through since."
+)
+POISON_RECORDS = Counter(
+    "midstream_poison_records", "Records of which something was parked after the last try, by stage.", ["stage"]
+)
+WAITING_FOR_STORE_BLOCKS = Gauge(
+    "midstream_waiting_for_store_blocks",
+    "Blocks sealed under another number of partitions that `validate` waits for `store` to store; 0: it does not wait.",
+)
 FATAL_ERRORS = Counter("midstream_fatal_errors", "Errors that ended a worker, by stage.", ["stage"])

@@ -73,6 +73,13 @@ class Settings(BaseSettings):
         le=300_000,
         description="How long Kafka waits for a silent worker before its partitions go to others.",
     )
+    record_tries: int = Field(
+        5,
+        ge=2,
+        le=100,
+        description="Tries of a record at which a worker fails or dies, counted over restarts. After them, the event at "
+        "fault is parked in `rejects` as POISON.",
+    )
     partitions: int = Field(
         2,
         ge=1,
@@ -128,6 +135,12 @@ class Settings(BaseSettings):
     # Api
     max_dimension_bytes: int = Field(
         1 * MIB, ge=1 * KIB, le=4 * MIB, description="Largest JSON text of one object's attributes; larger is 413."
+    )
+    trace_search_bytes: int = Field(
+        32 * MIB, ge=1, description="Bytes on their way that one trace searches; beyond it the answer is not complete."
+    )
+    trace_search_ms: int = Field(
+        2_000, ge=10, le=60_000, description="Longest search of what is on its way; after it a trace is not complete."
     )
 
     # Validate

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from midstream.settings import Settings
-from serve import credentials, dimensions, status, validate
+from serve import credentials, dimensions, status, trace, validate
 from serve.errors import install_error_handlers
 from serve.openapi import DESCRIPTION, install_docs
 from serve.services import Services
@@ -47,7 +47,7 @@ def create_app(
     if services is not None:
         app.state.services = services
     install_error_handlers(app)
-    for router in (validate.router, dimensions.router, credentials.router, status.router):
+    for router in (validate.router, trace.router, dimensions.router, credentials.router, status.router):
         app.include_router(router)
     install_docs(app)
     return app

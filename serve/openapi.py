@@ -13,8 +13,8 @@ from starlette.responses import HTMLResponse
 DESCRIPTION = """\
 Telemetry in, countable events in ClickHouse out: each exactly once, or in a place that says why not.
 
-Send batches to `/api/data/v1/telemetry`; try them before with `/v1/validate`; push the objects that events speak
-of to `/v1/dimensions`. Every call but the probes needs `Authorization: Bearer TOKEN`, which
+Send batches to `/api/data/v1/telemetry`; try them before with `/v1/validate`, ask after them with `/v1/trace`; push the
+objects that events speak of to `/v1/dimensions`. Every call but the probes needs `Authorization: Bearer TOKEN`, which
 `midstream token create NAME` prints.
 """
 

@@ -13,6 +13,7 @@ from midstream.dimensions import Dimension, VersionClock
 from midstream.registry.auth import Principal
 from midstream.registry.credentials import Issued
 from midstream.settings import Settings
+from midstream.trace.arrivals import Trace
 from serve.readiness import Readiness
 from serve.validations import Validations
 
@@ -58,6 +59,13 @@ class FindsDimensions(Protocol):
         """Return the row, None when there is none; raise ClickHouseError."""
 
 
+class TracesEvents(Protocol):
+    """Tells what became of events."""
+
+    async def trace(self, mids: Sequence[str], *, with_event: bool = False) -> list[Trace]:
+        """Return the trace of each mid; raise ClickHouseError or TracerBusyError."""
+
+
 @dataclass(frozen=True)
 class Services:
     """Everything the routes call. A test puts doubles in their place."""
@@ -68,6 +76,7 @@ class Services:
     """Blocks: :meth:`midstream.registry.credentials.Credentials.register`."""
     publisher: PublishesDimensions
     finder: FindsDimensions
+    tracer: TracesEvents
     validations: Validations
     accepting: Callable[[], bool] | None
     """Whether a batch posted now would be durable; None where no collector shares the process."""

@@ -20,6 +20,7 @@ from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
 from midstream.settings import Settings
 from midstream.topics import GROUP_STORE, GROUP_VALIDATE
+from midstream.trace.tracer import Tracer
 from serve.finder import DimensionFinder, LazyClient
 from serve.readiness import CHECK_TIMEOUT_S, OK, Check, Readiness
 from serve.services import Services
@@ -48,10 +49,15 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         stack.callback(credentials.close)
         publisher = DimensionPublisher(settings)
         stack.push_async_callback(publisher.close)
-        validations = Validations(settings, Judge(schemas, settings.max_event_bytes, settings.max_event_depth))
+        judge = Judge(schemas, settings.max_event_bytes, settings.max_event_depth)
+        validations = Validations(settings, judge)
         stack.callback(validations.close)
         finder = DimensionFinder(settings)
         stack.callback(finder.close)
+        reader = LazyClient(settings)
+        stack.callback(reader.close)
+        tracer = Tracer(settings, judge, reader.rows)
+        stack.push_async_callback(tracer.close)
         groups = GroupStates(settings, _CHECK_TIMEOUT_MS)
         stack.push_async_callback(groups.close)
         probe = LazyClient(settings, timeout_ms=_CHECK_TIMEOUT_MS)
@@ -71,6 +77,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
             register=credentials.register,
             publisher=publisher,
             finder=finder,
+            tracer=tracer,
             validations=validations,
             accepting=accepting,
             readiness=Readiness(checks),

@@ -1,0 +1,1 @@
+"""What became of an event: every arrival of a ``mid``, wherever it is, and a verdict."""

@@ -1,0 +1,180 @@
+"""What ClickHouse knows of mids. Blocks; every query finds its rows by an index, however much is stored.
+
+Arrivals are found by the hash of their mid, through the projections ``by_mid``; what these lack, by hash and receipt;
+batches by their primary key. Hashes and times are numbers, so that no mid, however long, makes a query long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from midstream.trace.arrivals import ArrivalKey, BatchFacts, Evidence, Reject, Sighting, Stored
+from processors.store.route import EVENT_TABLES
+
+Rows = Callable[[str, dict[str, Any] | None], Sequence[tuple[Any, ...]]]
+"""Runs a query; raises ClickHouseError."""
+
+Mids = Mapping[str, int]
+"""Mids with their hashes."""
+
+MAX_ARRIVALS = 1_000
+"""Arrivals of one mid that are listed."""
+_MAX_ARRIVALS_IN_ALL = 20_000
+_CHUNK = 1_000
+_MAX_MID_CHARS = 8_000  # a server takes 128 KiB in one parameter, and a character may take twelve bytes there
+
+_EVENTS = "SELECT '{table}', mid, batch_id, event_index, toUnixTimestamp64Milli(received_at) FROM {table}"
+_FEWER = "ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"
+_DUPLICATES = """SELECT mid, batch_id, event_index, toUnixTimestamp64Milli(received_at),
+first_batch_id, first_event_index, toUnixTimestamp64Milli(first_received_at), differs FROM duplicate_rows"""
+_REJECTS = """SELECT mid, batch_id, event_index, toUnixTimestamp64Milli(received_at),
+code, pointer, message, toUnixTimestamp64Milli(stored_at) FROM reject_rows"""
+_BATCHES = "SELECT batch_id, source, msgid, did, credential, topic, partition, offset FROM batches"
+_BLOCKS = """SELECT toUnixTimestamp64Milli(stored_at), partition, partitions, toUnixTimestamp64Milli(max(visible_at))
+FROM block_rows"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """Where the event of a mid is."""
+
+    table: str
+    sighting: Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What only the event's own row says."""
+
+    stored_at_ms: int
+    raw: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """Arrivals that became no event."""
+
+    sightings: dict[str, list[Sighting]]
+    """By mid."""
+    cut_off: frozenset[str]
+    """Mids that have more of them."""
+
+
+class StoredTraces:
+    """Queries for the tracer. Threads may share it."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def events(self, mids: Mids) -> dict[str, StoredEvent]:
+        """Return where the events of these mids are, as far as they are stored."""
+        found: dict[str, StoredEvent] = {}
+        for chunk in _chunks(mids.values()):
+            hashes = _numbers(chunk)
+            selects = (f"{_EVENTS.format(table=table)} WHERE mid_hash IN ({hashes})" for table in EVENT_TABLES)
+            for table, mid, batch_id, event_index, received_at_ms in self._rows(" UNION ALL ".join(selects), None):
+                if mid in mids:  # the whole mid, not its hash
+                    found[mid] = StoredEvent(table, Sighting(Evidence.EVENT, batch_id, event_index, received_at_ms))
+        return found
+
+    def details(self, events: Mapping[str, StoredEvent], mids: Mids, *, with_raw: bool) -> dict[str, Details]:
+        """Return details of stored events by mid. ``with_raw`` reads their texts: for a few of them."""
+        found: dict[str, Details] = {}
+        for table in EVENT_TABLES:
+            here = [mid for mid, event in events.items() if event.table == table]
+            for chunk in _chunks(here):
+                times = {events[mid].sighting.received_at_ms for mid in chunk}
+                sql = (
+                    f"SELECT mid, toUnixTimestamp64Milli(stored_at), {'raw' if with_raw else 'NULL'} FROM {table} "  # noqa: S608  numbers and our own tables
+                    f"WHERE mid_hash IN ({_numbers(mids[mid] for mid in chunk)}) AND received_at IN ({_times(times)})"
+                )
+                parameters = None
+                if len(chunk) == 1 and len(chunk[0]) <= _MAX_MID_CHARS:
+                    sql += " AND mid = {mid:String}"  # the index on the mid leaves one granule to read
+                    parameters = {"mid": chunk[0]}
+                for mid, stored_at_ms, raw in self._rows(sql, parameters):
+                    if mid in events:
+                        found[mid] = Details(stored_at_ms, raw)
+        return found
+
+    def duplicates(self, mids: Mids) -> Unstored:
+        """Return the arrivals of stored mids, and of each the arrival that stored its mid."""
+
+        def read(row: tuple[Any, ...]) -> Iterator[Sighting]:
+            batch_id, index, received_at_ms, first_batch_id, first_index, first_at_ms, differs = row
+            yield Sighting(Evidence.DUPLICATE, batch_id, index, received_at_ms, differs=bool(differs))
+            yield Sighting(Evidence.NAMED_BY_DUPLICATE, first_batch_id, first_index, first_at_ms)
+
+        return self._unstored(_DUPLICATES, mids, read)
+
+    def rejects(self, mids: Mids) -> Unstored:
+        """Return the arrivals that were refused."""
+
+        def read(row: tuple[Any, ...]) -> Iterator[Sighting]:
+            batch_id, index, received_at_ms, code, pointer, message, written_at_ms = row
+            reject = Reject(written_at_ms, code, pointer, message)
+            yield Sighting(Evidence.REJECT, batch_id, index, received_at_ms, reject=reject)
+
+        return self._unstored(_REJECTS, mids, read)
+
+    def batches(self, wanted: Mapping[str, int]) -> dict[str, BatchFacts]:
+        """Return facts of batches, given with their receipt in epoch milliseconds, as far as they are there."""
+        found: dict[str, BatchFacts] = {}
+        for chunk in _chunks(wanted):
+            sql = f"{_BATCHES} WHERE received_at IN ({_times({wanted[one] for one in chunk})})"
+            parameters: dict[str, Any] | None = None
+            if len(chunk) == 1:
+                sql, parameters = f"{sql} AND batch_id = {{batch_id:String}}", {"batch_id": chunk[0]}
+            for batch_id, *facts in self._rows(sql, parameters):
+                if batch_id in wanted:
+                    found[batch_id] = BatchFacts(*facts)
+        return found
+
+    def visible(self, stored: Mapping[str, Stored], mids: Mids) -> dict[str, int]:
+        """Return when events became visible, epoch milliseconds by mid, as far as a worker lived to write it."""
+        by_moment: dict[int, list[tuple[int, int, int]]] = {}
+        for chunk in _chunks({one.stored_at_ms for one in stored.values()}):
+            sql = f"{_BLOCKS} WHERE stored_at IN ({_times(chunk)}) GROUP BY stored_at, partition, partitions"
+            for stored_at_ms, partition, partitions, visible_at_ms in self._rows(sql, None):
+                by_moment.setdefault(stored_at_ms, []).append((partition, partitions, visible_at_ms))
+        found = {}
+        for mid, one in stored.items():
+            blocks = by_moment.get(one.stored_at_ms, [])
+            moments = [at_ms for partition, partitions, at_ms in blocks if mids[mid] % partitions == partition]
+            if moments:
+                found[mid] = max(moments)
+        return found
+
+    def _unstored(self, select: str, mids: Mids, read: Callable[[tuple[Any, ...]], Iterator[Sighting]]) -> Unstored:
+        limit = max(min(MAX_ARRIVALS, _MAX_ARRIVALS_IN_ALL // len(mids)), 1) if mids else 1
+        sightings: dict[str, list[Sighting]] = {}
+        rows: dict[str, set[ArrivalKey]] = {}
+        for chunk in _chunks(mids.values()):
+            fewer = _FEWER.format(limit=limit + 1)
+            # No FINAL, which would read no projection: repeated rows are the same arrival all the same.
+            for mid, *row in self._rows(f"{select} WHERE mid_hash IN ({_numbers(chunk)}) {fewer}", None):
+                if mid in mids:
+                    seen = list(read(tuple(row)))
+                    rows.setdefault(mid, set()).add(seen[0].key)
+                    if len(rows[mid]) <= limit:
+                        sightings.setdefault(mid, []).extend(seen)
+        return Unstored(sightings, frozenset(mid for mid, keys in rows.items() if len(keys) > limit))
+
+
+def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ",".join(str(int(value)) for value in values)
+
+
+def _times(values: Iterable[int]) -> str:
+    return ",".join(f"fromUnixTimestamp64Milli({int(value)}, 'UTC')" for value in sorted(values))

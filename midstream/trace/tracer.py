@@ -1,0 +1,127 @@
+"""Tracing mids: what is on its way first, ClickHouse last, then the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from midstream.clickhouse.client import ClickHouseError
+from midstream.events.judge import Judge
+from midstream.metrics import TRACE_SECONDS, TRACES, TRACES_WAITING
+from midstream.settings import Settings
+from midstream.trace.arrivals import BatchFacts, Sighting, Stored, Trace, judge
+from midstream.trace.backlog import BacklogSearch, Seen
+from midstream.trace.needles import is_searchable
+from midstream.trace.stored import Rows, StoredTraces
+from processors.validate.split import hash_mid
+
+_MAX_RUNNING = 4
+_MAX_WAITING = 32
+_THREADS = 3 * _MAX_RUNNING
+
+T = TypeVar("T")
+
+
+class TracerBusyError(Exception):
+    """As many traces wait as may."""
+
+
+class Tracer:
+    """Traces mids for one process. Belongs to one event loop; connects to Kafka when it is first needed."""
+
+    def __init__(self, settings: Settings, judge_events: Judge, rows: Rows) -> None:
+        self._backlog = BacklogSearch(settings, judge_events)
+        self._stored = StoredTraces(rows)
+        self._timeout_s = settings.clickhouse_timeout_ms / 1000
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="trace")
+        self._running = asyncio.Semaphore(_MAX_RUNNING)
+        self._waiting = 0
+
+    async def close(self) -> None:
+        """Close the connections to Kafka; queries under way are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._backlog.close()
+
+    async def trace(self, mids: Sequence[str], *, with_event: bool = False) -> list[Trace]:
+        """Return the trace of each mid, in order. ``with_event`` adds the stored events' text: for a few mids.
+
+        Raises:
+            ClickHouseError: ClickHouse does not answer; without Kafka an answer is only not complete.
+            TracerBusyError: too many wait already.
+        """
+        if self._waiting >= _MAX_WAITING:
+            raise TracerBusyError
+        self._waiting += 1
+        TRACES_WAITING.inc()
+        try:
+            async with self._running:
+                with TRACE_SECONDS.time():
+                    traces = await self._trace({mid: hash_mid(mid) for mid in mids if is_searchable(mid)}, with_event)
+        finally:
+            self._waiting -= 1
+            TRACES_WAITING.dec()
+        # What no event can have as its mid was never seen.
+        result = [traces[mid] if mid in traces else judge(mid, ()) for mid in mids]
+        for trace in result:
+            TRACES.labels(trace.verdict.value).inc()
+        return result
+
+    async def _trace(self, mids: dict[str, int], with_event: bool) -> dict[str, Trace]:
+        if not mids:
+            return {}
+        seen = await self._backlog.search(mids)
+        events, duplicates, rejects = await asyncio.gather(
+            self._ask(self._stored.events, mids),
+            self._ask(self._stored.duplicates, mids),
+            self._ask(self._stored.rejects, mids),
+        )
+        if any(mid not in events for mid in duplicates.sightings):  # stored since then, or expired
+            events = await self._ask(self._stored.events, mids)
+        sightings: dict[str, list[Sighting]] = {
+            mid: [
+                *seen.sightings.get(mid, ()),
+                *duplicates.sightings.get(mid, ()),
+                *rejects.sightings.get(mid, ()),
+                *([events[mid].sighting] if mid in events else ()),
+            ]
+            for mid in mids
+        }
+        batches, details = await asyncio.gather(
+            self._batches(sightings, seen),
+            self._ask(lambda: self._stored.details(events, mids, with_raw=with_event)),
+        )
+        stored = {mid: Stored(events[mid].table, one.stored_at_ms) for mid, one in details.items()}
+        visible = await self._ask(self._stored.visible, stored, mids) if stored else {}
+        return {
+            mid: judge(
+                mid,
+                sightings[mid],
+                stored=Stored(stored[mid].table, stored[mid].stored_at_ms, visible.get(mid)) if mid in stored else None,
+                batches=batches,
+                complete=seen.complete,
+                more_arrivals=mid in duplicates.cut_off or mid in rejects.cut_off,
+                event=details[mid].raw if mid in details else None,
+            )
+            for mid in mids
+        }
+
+    async def _batches(self, sightings: dict[str, list[Sighting]], seen: Seen) -> dict[str, BatchFacts]:
+        arrivals = [sighting for of_mid in sightings.values() for sighting in of_mid]
+        wanted = {sighting.batch_id: sighting.received_at_ms for sighting in arrivals}
+        if not wanted:
+            return {}
+        found: dict[str, BatchFacts] = await self._ask(self._stored.batches, wanted)
+        told = {sighting.batch_id for sighting in arrivals if sighting.facts is not None}
+        missing = wanted.keys() - found.keys() - told
+        if missing and seen.receipts:
+            found = {**await self._backlog.batches(missing, seen), **found}
+        return found
+
+    async def _ask(self, query: Callable[..., T], *arguments: object) -> T:
+        asking = asyncio.get_running_loop().run_in_executor(self._threads, query, *arguments)
+        try:
+            return await asyncio.wait_for(asking, self._timeout_s)
+        except TimeoutError:
+            raise ClickHouseError("no answer from ClickHouse in time", None) from None
