@@ -12,20 +12,24 @@ from typing import Any
 
 import pyarrow as pa
 
+from midstream import topics
 from midstream.clickhouse.client import ClickHouse
 from midstream.logs import get_logger
-from midstream.metrics import DUPLICATE_EVENTS, REJECTED_EVENTS, REPLAYED_EVENTS, VISIBLE_SECONDS
+from midstream.metrics import DUPLICATE_EVENTS, POISON_RECORDS, REJECTED_EVENTS, REPLAYED_EVENTS, VISIBLE_SECONDS
 from midstream.records import RecordError
+from processors.attempts import Attempts, Trial
 from processors.store import verdicts
 from processors.store.block import mid_hashes, read_block
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.decide import decide
+from processors.store.dedupe.history import Hashes
 from processors.store.dedupe.recent import Arrival
 from processors.store.dedupe.stored import StoredMids
 from processors.store.denormalise import COLUMNS, denormalise
 from processors.store.dimension_cache import DimensionCache
 from processors.store.lease import Lease
 from processors.store.same_content import same_content
+from processors.store.trials import try_block, try_letters
 from processors.store.units import event_units
 from processors.store.writer import FindsStored, Writer
 
@@ -49,6 +53,19 @@ class StoreRecord:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What became of rows of a block."""
+
+    duplicates: list[dict[str, Any]]
+    rejects: list[dict[str, Any]]
+    counts: tuple[int, int, int]
+    """New rows, duplicates, replays."""
+    again: list[int]
+    """Rows whose mid came before them in the block, in a row that ClickHouse refused: they are duplicates of nothing
+    that is stored, and are decided on again."""
+
+
 def now_ms() -> int:
     """Epoch milliseconds of the system clock."""
     return time.time_ns() // 1_000_000
@@ -65,13 +82,18 @@ class Storer:
         insert_tries: int,
         *,
         stored: FindsStored | None = None,
+        attempts: Attempts | None = None,
         clock_ms: Callable[[], int] = now_ms,
         log_block: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self._clickhouse = clickhouse
         self._dimensions = dimensions
         self._clock_ms = clock_ms
-        self._writer = Writer(clickhouse, stored or StoredMids(clickhouse), lease, insert_tries, clock_ms)
+        self._stored = stored or StoredMids(clickhouse)
+        self._writer = Writer(clickhouse, self._stored, lease, insert_tries, clock_ms)
+        attempts = attempts or Attempts.in_memory()
+        self.valid_tries = attempts.lane(topics.VALID.name)
+        self.dead_tries = attempts.lane(topics.DEAD.name)
         self._log_block = log_block
         # The tables of one record are inserted side by side: an insert is mostly waiting.
         self._inserts = ThreadPoolExecutor(max_workers=4, thread_name_prefix="insert")
@@ -83,71 +105,130 @@ class Storer:
             ClickHouseError: the environment does not let it; nothing of the record under way may be acknowledged.
             LeaseLostError: this worker stood still too long.
         """
+        for part in self.valid_tries.parts(records):
+            self._store_part(part, cache)
+
+    def _store_part(self, records: Sequence[StoreRecord], cache: DedupeCache) -> None:
         duplicates: list[dict[str, Any]] = []
         rejects: list[dict[str, Any]] = []
         for record in records:
-            self._store_block(record, cache, duplicates, rejects)
+            trial = self.valid_tries.begin(record)
+            self._store_block(record, cache, duplicates, rejects, trial)
+        self.valid_tries.joint()
         self._writer.write_verdicts(verdicts.DUPLICATE_TABLE, verdicts.DUPLICATES, duplicates)
         DUPLICATE_EVENTS.inc(len(duplicates))
         self._insert_rejects(rejects)
+        self.valid_tries.passed()
 
     def store_dead(self, records: Sequence[StoreRecord]) -> None:
         """Store records of ``telemetry.dead`` in ``rejects``. Raises as :meth:`store_valid`."""
+        for part in self.dead_tries.parts(records):
+            self._bury_part(part)
+
+    def _bury_part(self, records: Sequence[StoreRecord]) -> None:
         rows: list[dict[str, Any]] = []
         for record in records:
-            try:
-                rows += verdicts.reject_rows(record.value, self._clock_ms())
-            except RecordError as error:
-                rows.append(self._poison(record, error))
+            trial = self.dead_tries.begin(record)
+            rows += self._reject_rows(record, trial)
             if sum(len(row["raw"]) for row in rows) > _MAX_REJECTS_BYTES:
                 self._insert_rejects(rows)
                 rows = []
+        self.dead_tries.joint()
         self._insert_rejects(rows)
+        self.dead_tries.passed()
+
+    def _reject_rows(self, record: StoreRecord, trial: Trial | None) -> list[dict[str, Any]]:
+        try:
+            if trial is None:
+                return verdicts.reject_rows(record.value, self._clock_ms())
+            _count_poison(trial)
+            if trial.is_whole and trial.is_unreadable:
+                return [self._poison(record, trial.message)]
+            return try_letters(verdicts.read_letters(record.value), trial, self._clock_ms())
+        except RecordError as error:
+            return [self._poison(record, str(error))]
 
     def _store_block(
-        self, record: StoreRecord, cache: DedupeCache, duplicates: list[dict[str, Any]], rejects: list[dict[str, Any]]
+        self,
+        record: StoreRecord,
+        cache: DedupeCache,
+        duplicates: list[dict[str, Any]],
+        rejects: list[dict[str, Any]],
+        trial: Trial | None,
     ) -> None:
+        if trial is not None:
+            _count_poison(trial)
+            if trial.is_whole and trial.is_unreadable:
+                rejects.append(self._poison(record, trial.message))
+                return
         try:
             block, partitions = read_block(record.value)
         except RecordError as error:
-            rejects.append(self._poison(record, error))
+            rejects.append(self._poison(record, str(error)))
             return
+        if trial is not None:
+            outcome = try_block(block, mid_hashes(block), trial, self, self._clock_ms())
+            duplicates += outcome.duplicates
+            rejects += outcome.rejects
+            if not outcome.kept:
+                return
+            block = block.take(pa.array(outcome.kept, pa.int64()))
+            # Other rows may have been tried under these tokens.
+            cache.unproven.add(record.partition)
         hashes = mid_hashes(block)
-        decision = decide(block, hashes, partitions, cache)
-        all_new = len(decision.new) == block.num_rows
-        new = block if all_new else block.take(pa.array(decision.new))
-        stored_at_ms = visible_at_ms = self._clock_ms()
-        if new.num_rows:
-            stored_at = pa.array([stored_at_ms] * new.num_rows, _MS)
-            units = event_units(new, _EXTRA, [stored_at, *denormalise(new, self._dimensions)], record.value)
-            parked: set[tuple[str, int]] = set()
-            write = partial(self._writer.write_events, tried_before=record.partition in cache.unproven)
-            written = list(self._inserts.map(write, units))
-            for letters in (one.letters for one in written):
-                rejects += letters
-                parked |= {(letter["batch_id"], letter["event_index"]) for letter in letters}
-            self._remember(cache, new, hashes if all_new else hashes[decision.new], parked)
-            if not any(one.repeated for one in written):
-                cache.unproven.discard(record.partition)
-            visible_at_ms = self._clock_ms()
-            VISIBLE_SECONDS.observe((visible_at_ms - _oldest_ms(new)) / 1000)
-        if decision.duplicates:
-            differs = self._differs(block, decision.duplicates)
-            duplicates += verdicts.duplicate_rows(block, decision.duplicates, differs, self._clock_ms())
-        REPLAYED_EVENTS.inc(decision.replays)
+        stored_at_ms = self._clock_ms()
+        counts = [0, 0, 0]
+        rows, seed = block, record.value
+        while rows.num_rows:
+            turn = self._store_rows(record.partition, seed, rows, hashes, partitions, cache)
+            duplicates += turn.duplicates
+            rejects += turn.rejects
+            counts = [sum(pair) for pair in zip(counts, turn.counts, strict=True)]
+            rows, hashes, seed = rows.take(pa.array(turn.again, pa.int64())), hashes[turn.again], seed + b"/again"
+        new_rows, duplicate_rows, replayed_rows = counts
+        REPLAYED_EVENTS.inc(replayed_rows)
         self._log_block(
             {
                 "partition": record.partition,
                 "offset": record.offset,
                 "partitions": partitions,
                 "stored_at": stored_at_ms,
-                "visible_at": visible_at_ms,
+                "visible_at": self._clock_ms() if new_rows else stored_at_ms,
                 "rows": block.num_rows,
-                "new_rows": new.num_rows,
-                "duplicate_rows": len(decision.duplicates),
-                "replayed_rows": decision.replays,
+                "new_rows": new_rows,
+                "duplicate_rows": duplicate_rows,
+                "replayed_rows": replayed_rows,
             }
         )
+
+    def _store_rows(
+        self, partition: int, seed: bytes, block: pa.RecordBatch, hashes: Hashes, partitions: int, cache: DedupeCache
+    ) -> _Turn:
+        """Store what is new of a block's rows, under tokens made of ``seed``."""
+        decision = decide(block, hashes, partitions, cache)
+        all_new = len(decision.new) == block.num_rows
+        new = block if all_new else block.take(pa.array(decision.new))
+        rejects: list[dict[str, Any]] = []
+        if new.num_rows:
+            stored_at = pa.array([self._clock_ms()] * new.num_rows, _MS)
+            units = event_units(new, _EXTRA, [stored_at, *denormalise(new, self._dimensions)], seed)
+            write = partial(self._writer.write_events, tried_before=partition in cache.unproven)
+            with self.valid_tries.waiting():
+                written = list(self._inserts.map(self.valid_tries.helping(write), units))
+            rejects = [letter for one in written for letter in one.letters]
+            parked = {(letter["batch_id"], letter["event_index"]) for letter in rejects}
+            self._remember(cache, new, hashes if all_new else hashes[decision.new], parked)
+            if not any(one.repeated for one in written):
+                cache.unproven.discard(partition)
+            VISIBLE_SECONDS.observe((self._clock_ms() - _oldest_ms(new)) / 1000)
+        found, again = decision.duplicates, []
+        if rejects:
+            found = [(row, first) for row, first in found if (first.batch_id, first.event_index) not in parked]
+            again = [row for row, first in decision.duplicates if (first.batch_id, first.event_index) in parked]
+        duplicates: list[dict[str, Any]] = []
+        if found:
+            duplicates = verdicts.duplicate_rows(block, found, self.differs(block, found), self._clock_ms())
+        return _Turn(duplicates, rejects, (new.num_rows, len(found), decision.replays), again)
 
     def _remember(self, cache: DedupeCache, new: pa.RecordBatch, hashes: Any, parked: set[tuple[str, int]]) -> None:
         """Add to the cache what has been stored; what was parked has not."""
@@ -162,7 +243,17 @@ class Storer:
         self._writer.write_verdicts(verdicts.REJECT_TABLE, verdicts.REJECTS, rows)
         REJECTED_EVENTS.inc(len(rows))
 
-    def _differs(self, block: pa.RecordBatch, found: list[tuple[int, Arrival]]) -> list[bool]:
+    def find(self, wanted: list[tuple[int, str]]) -> dict[str, Arrival]:
+        """Return the arrivals of those mids, given with their hashes, that are stored."""
+        return self._stored.find(wanted)
+
+    def try_new(self, row: pa.RecordBatch) -> None:
+        """Take a row that is not stored through all steps but the insert."""
+        stored_at = pa.array([self._clock_ms()], _MS)
+        for unit in event_units(row, _EXTRA, [stored_at, *denormalise(row, self._dimensions)], b""):
+            unit.body()
+
+    def differs(self, block: pa.RecordBatch, found: list[tuple[int, Arrival]]) -> list[bool]:
         """Tell for each duplicate whether its content is another than the stored event's; spacing and order of keys
         do not count."""
         contents, mids, raws = block.column("content_hash"), block.column("mid"), block.column("raw")
@@ -190,13 +281,13 @@ class Storer:
                 portion = []
         return texts
 
-    def _poison(self, record: StoreRecord, error: RecordError) -> dict[str, Any]:
+    def _poison(self, record: StoreRecord, reason: str) -> dict[str, Any]:
         log.error(
             "store.record_parked",
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            error=str(error),
+            error=reason,
         )
         return verdicts.poison_record(
             record.topic,
@@ -204,9 +295,14 @@ class Storer:
             record.offset,
             record.append_time_ms,
             record.value,
-            str(error),
+            reason,
             self._clock_ms(),
         )
+
+
+def _count_poison(trial: Trial) -> None:
+    if trial.has_parked:
+        POISON_RECORDS.labels("store").inc()
 
 
 def _oldest_ms(rows: pa.RecordBatch) -> int:

@@ -23,6 +23,8 @@ class InsertUnit:
     table: str
     rows: pa.RecordBatch
     token: str
+    depth: int = 0
+    """How often it has been split."""
 
     def body(self) -> bytes:
         """Return the rows as an Arrow IPC stream."""
@@ -32,18 +34,27 @@ class InsertUnit:
         body: bytes = sink.getvalue().to_pybytes()
         return body
 
-    def halves(self) -> tuple[InsertUnit, InsertUnit]:
-        """Split in two, for finding the row that ClickHouse refuses.
+    def halves(self) -> list[InsertUnit]:
+        """Split, for finding the row that ClickHouse refuses: into two, or one where all rows lie on one side.
 
-        A half's token is that of its arrivals: after a crash other rows of the record may be left, and they must not
-        meet a token that other rows have used up.
+        A row's side depends on its arrival alone, and the token on the sides taken. So whoever splits what is left of a
+        record after a crash puts the same rows under the same token as one who still holds all of it.
         """
-        middle = self.rows.num_rows // 2
-        return self._part(self.rows.slice(0, middle)), self._part(self.rows.slice(middle))
-
-    def _part(self, rows: pa.RecordBatch) -> InsertUnit:
-        arrivals = zip(rows.column("batch_id").to_pylist(), rows.column("event_index").to_pylist(), strict=True)
-        return InsertUnit(self.table, rows, make_token(self.table, *(f"{b}/{i};".encode() for b, i in arrivals)))
+        arrivals = zip(
+            self.rows.column("batch_id").to_pylist(), self.rows.column("event_index").to_pylist(), strict=True
+        )
+        # Another seed for each level: no two arrivals stay together for ever.
+        sides = np.array([xxhash.xxh3_64_intdigest(f"{b}/{i}".encode(), seed=self.depth) & 1 for b, i in arrivals])
+        return [
+            InsertUnit(
+                self.table,
+                self.rows.take(pa.array(np.flatnonzero(sides == side))),
+                f"{self.token}.{side}",
+                self.depth + 1,
+            )
+            for side in (0, 1)
+            if (sides == side).any()
+        ]
 
 
 def make_token(table: str, *values: bytes) -> str:

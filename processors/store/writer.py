@@ -82,8 +82,8 @@ class Writer:
             if unit.rows.num_rows == 1:
                 log.error("store.event_parked", table=unit.table, error=str(error)[:500])
                 return Written([verdicts.poison_event(unit.rows, str(error), self._clock_ms())])
-            left, right = (self.write_events(half, tried_before=True) for half in unit.halves())
-            return Written(left.letters + right.letters, left.repeated or right.repeated)
+            parts = [self.write_events(half, tried_before=True) for half in unit.halves()]
+            return Written([letter for part in parts for letter in part.letters], any(part.repeated for part in parts))
         repeated = self._make_sure(unit) if tried_before or tries > 1 else False
         STORED_EVENTS.labels(unit.table).inc(unit.rows.num_rows)
         return Written(repeated=repeated)

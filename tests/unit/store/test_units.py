@@ -4,7 +4,7 @@ import pytest
 
 from processors.store.block import read_block
 from processors.store.route import EVENT_TABLES, RouteError, check_routes, route
-from processors.store.units import event_units, make_token
+from processors.store.units import InsertUnit, event_units, make_token
 from tests.unit.store.rows import event, sealed
 
 
@@ -43,13 +43,35 @@ def test_the_body_is_an_arrow_stream_of_one_batch_without_dictionaries() -> None
     assert not any(pa.types.is_dictionary(field.type) for field in unit.rows.schema)
 
 
+def split_to_the_end(unit: InsertUnit) -> dict[str, str]:
+    """Return the token under which each mid stands alone."""
+    if unit.rows.num_rows == 1:
+        return {unit.rows.column("mid")[0].as_py(): unit.token}
+    return {mid: token for half in unit.halves() for mid, token in split_to_the_end(half).items()}
+
+
 def test_halves_are_the_whole_with_tokens_of_their_own() -> None:
-    (unit,) = units_of(["START"] * 5)
+    (unit,) = units_of(["START"] * 40)
     left, right = unit.halves()
-    assert left.rows.column("mid").to_pylist() + right.rows.column("mid").to_pylist() == [f"m{n}" for n in range(5)]
+    assert sorted(left.rows.column("mid").to_pylist() + right.rows.column("mid").to_pylist()) == sorted(
+        f"m{n}" for n in range(40)
+    )
     assert len({unit.token, left.token, right.token}) == 3
     with pa.ipc.open_stream(right.body()) as reader:
-        assert reader.read_all().num_rows == 3
+        assert reader.read_all().num_rows == right.rows.num_rows
+    tokens = split_to_the_end(unit)
+    assert len(set(tokens.values())) == 40
+
+
+def test_a_row_has_the_same_place_whatever_else_is_left_of_its_record() -> None:
+    """A worker that stood still with all of a record, and one that began after a crash with some of it, must not put a
+    row under two tokens: each row that both insert in one piece has the same neighbours from among what is left."""
+    (unit,) = units_of(["START"] * 40)
+    left, right = unit.halves()
+    remaining = InsertUnit(unit.table, unit.rows.slice(17), unit.token)
+    for half, same in zip(remaining.halves(), (left, right), strict=True):
+        assert half.token == same.token
+        assert set(half.rows.column("mid").to_pylist()) <= set(same.rows.column("mid").to_pylist())
 
 
 _LEARNING = (
