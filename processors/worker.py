@@ -32,6 +32,8 @@ EXIT_CONFIG = 78  # EX_CONFIG
 
 _FETCH_MAX_WAIT_MS = 100
 _STREAM_BUFFER_RECORDS = 64
+METADATA_MAX_AGE_MS = 10_000
+"""New partitions are read within this time; the default is five minutes."""
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -52,17 +54,22 @@ class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
-class _App(faust.App):
+class WorkerApp(faust.App):
+    """A Faust app of ours."""
+
+    before_start: Callable[[], None] = staticmethod(lambda: None)
+    """What has to be waited for before the worker joins its group; its metrics can be read meanwhile."""
+
     def _new_transport(self) -> _Transport:
         return _Transport(self.conf.broker_consumer, self)
 
 
-def make_app(settings: Settings, group: str, max_poll_records: int) -> faust.App:
+def make_app(settings: Settings, group: str, max_poll_records: int) -> WorkerApp:
     """Return a Faust app that only consumes: no tables, no web server, no topics of its own."""
     datadir = settings.home / "faust" / group
     datadir.parent.mkdir(parents=True, exist_ok=True)  # Faust makes the folder, but not its parent
     instance = settings.worker_id
-    return _App(
+    return WorkerApp(
         group,
         broker=f"kafka://{settings.kafka_servers.replace(',', ';')}",
         datadir=datadir,
@@ -76,7 +83,9 @@ def make_app(settings: Settings, group: str, max_poll_records: int) -> faust.App
         # True can wait for ever for a stream to be empty at a rebalance.
         stream_wait_empty=False,
         stream_buffer_maxsize=_STREAM_BUFFER_RECORDS,
+        broker_client_id=group,
         broker_max_poll_records=max_poll_records,
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.kafka_session_timeout_ms / 1000,
         broker_heartbeat_interval=settings.kafka_session_timeout_ms / 4000,
@@ -91,6 +100,8 @@ def make_app(settings: Settings, group: str, max_poll_records: int) -> faust.App
 
 def crash(stage: str, error: BaseException) -> NoReturn:
     """End this process now; nothing that is not acknowledged counts as done."""
+    for tell in _to_tell:
+        tell()
     FATAL_ERRORS.labels(stage).inc()
     log.critical("worker.crashed", stage=stage, error=repr(error), exc_info=error)
     logging.shutdown()
@@ -98,13 +109,25 @@ def crash(stage: str, error: BaseException) -> NoReturn:
     os._exit(EXIT_CRASH)
 
 
-async def or_crash(stage: str, work: Awaitable[None]) -> None:
-    """Await ``work``; any error ends the process. A process's top: the one place that may catch all."""
+_to_tell: list[Callable[[], None]] = []
+
+
+def tell_of_crash(tell: Callable[[], None]) -> None:
+    """Let ``tell`` be called when an error ends this process. It must not fail."""
+    _to_tell.append(tell)
+
+
+async def or_crash(
+    stage: str, work: Awaitable[None], on_error: Callable[[BaseException], None] = lambda _: None
+) -> None:
+    """Await ``work``; any error ends the process, after ``on_error``. A process's top: the one place that may catch
+    all."""
     try:
         await work
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit
+        on_error(error)
         crash(stage, error)
 
 
@@ -116,7 +139,7 @@ class _WithoutPandas(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError("pandas is not used here", name=fullname)
 
 
-def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) -> None:
+def run_worker(stage: str, make: Callable[[Settings], tuple[WorkerApp, int]]) -> None:
     """Run a worker until it is told to stop.
 
     Args:
@@ -142,6 +165,10 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[faust.App, int]]) ->
     except OSError as error:
         log.critical("metrics.port_unusable", port=metrics_port, error=str(error))
         sys.exit(EXIT_CONFIG)
+    try:
+        app.before_start()
+    except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit
+        crash(stage, error)
     # Events are trees without cycles, freed by counting references. What the collector would walk through again and
     # again is what has been imported; so that is left out, and young objects are looked at rarely.
     gc.collect()

@@ -123,6 +123,11 @@ class Judge:
         return Reason.SCHEMA_VIOLATION, escape_pointer(*path, *_field(error)), error.message
 
 
+def poison(raw: bytes, message: str) -> Refused:
+    """Return the refusal of an event that cannot be worked on; what names it is looked for without parsing it."""
+    return _refuse(Reason.POISON, "", message, _scan_identity(raw))
+
+
 def _has_single_keys(raw: bytes, event: dict[str, Any]) -> bool:
     """Tell whether it is certain that no object of ``event`` named a key twice.
 

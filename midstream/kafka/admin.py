@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    for_code,
+)
+from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.logs import get_logger
@@ -37,7 +44,7 @@ async def ensure_topics(settings: Settings, *, timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             admin = await _connect(servers)
             try:
-                existing = await _partitions_of_topics(admin)
+                existing = await partitions_of_topics(admin)
                 await _create_missing(admin, settings, existing)
                 await _wait_for_leaders(admin)
                 await _correct_settings(admin, [topic for topic in topics.ALL if topic.name in existing])
@@ -68,7 +75,8 @@ async def _connect(servers: str) -> AIOKafkaAdminClient:
             return admin
 
 
-async def _partitions_of_topics(admin: AIOKafkaAdminClient) -> dict[str, int]:
+async def partitions_of_topics(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    """Return the number of partitions of each topic."""
     return {entry["topic"]: len(entry["partitions"]) for entry in await admin.describe_topics(None)}
 
 
@@ -137,3 +145,42 @@ async def _correct_settings(admin: AIOKafkaAdminClient, present: list[topics.Top
 def _set_on_topic(entries: list[tuple[Any, ...]]) -> dict[str, str]:
     """Settings put on the topic itself; an entry is (name, value, read only, source, ...)."""
     return {entry[0]: entry[1] for entry in entries if entry[3] == _DYNAMIC_TOPIC_CONFIG and entry[1] is not None}
+
+
+async def member_ids(admin: AIOKafkaAdminClient, group: str) -> list[str]:
+    """Return the ids of a group's members, as its coordinator made them; a member that is silent is one until its
+    session times out.
+
+    Raises:
+        KafkaError: Kafka cannot tell now.
+    """
+    try:
+        [response] = await admin.describe_consumer_groups([group])
+    except GroupCoordinatorNotAvailableError:
+        return []  # Kafka makes the coordinators' topic when the first group comes
+    [described] = response.groups
+    if described[0]:
+        raise for_code(described[0])(f"group {group} cannot be described")
+    return [member[0] for member in described[5]]
+
+
+async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
+    """Return what a group has committed.
+
+    Raises:
+        KafkaError: Kafka cannot tell now.
+    """
+    try:
+        offsets = await admin.list_consumer_group_offsets(group)
+    except GroupCoordinatorNotAvailableError:
+        return {}
+    return {tp: max(entry.offset, 0) for tp, entry in offsets.items()}
+
+
+async def add_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
+    """Give a topic more partitions: so many in all.
+
+    Raises:
+        KafkaError: Kafka refuses.
+    """
+    await admin.create_partitions({topic: NewPartitions(total_count=partitions)}, timeout_ms=10_000)

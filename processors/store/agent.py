@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import faust
-
 from midstream import topics
 from midstream.clickhouse.client import ClickHouse, open_client
 from midstream.logs import get_logger
 from midstream.metrics import BLOCK_SECONDS
 from midstream.settings import Settings
-from processors.store.accountant import Accountant
+from processors.attempts import Attempts
+from processors.store.accounting.accountant import Accountant
 from processors.store.block_log import BlockLog
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.stored import StoredMids
@@ -26,7 +25,8 @@ from processors.store.receipts import BATCH_TABLE, BATCHES, batch_rows
 from processors.store.route import check_routes
 from processors.store.sink import TableSink
 from processors.store.storer import Storer, StoreRecord
-from processors.worker import make_app, or_crash
+from processors.store.watched import WatchedClickHouse
+from processors.worker import WorkerApp, make_app, or_crash, tell_of_crash
 
 log = get_logger(__name__)
 
@@ -47,14 +47,22 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.lease = Lease(settings.kafka_session_timeout_ms)
-        self.clickhouse: ClickHouse = open_client(settings)
+        attempts = Attempts.open(settings, topics.GROUP_STORE)
+        tell_of_crash(attempts.close)
+        self.receipt_tries = attempts.lane(topics.RAW.name)
+        self.clickhouse: ClickHouse = WatchedClickHouse(open_client(settings), attempts)
         check_routes(row[0] for row in self.clickhouse.rows("SHOW TABLES"))
         self.dimensions = DimensionCache(
             self.clickhouse, settings.dimension_cache_entries, settings.dimension_negative_ms
         )
         self.block_log = BlockLog(self.clickhouse, self.lease)
         self.storer = Storer(
-            self.clickhouse, self.dimensions, self.lease, settings.insert_tries, log_block=self.block_log.add
+            self.clickhouse,
+            self.dimensions,
+            self.lease,
+            settings.insert_tries,
+            attempts=attempts,
+            log_block=self.block_log.add,
         )
         self._cache = self._empty_cache()
         self._lock = asyncio.Lock()
@@ -73,6 +81,11 @@ class Worker:
             cache = self._empty_cache()
             await asyncio.to_thread(cache.load, partitions, of)
             self._cache = cache
+
+    async def follow_partitions(self, partitions: Sequence[int], of: int) -> None:
+        """Load the cache anew if the topic has been given partitions since: it would answer no question by itself."""
+        if of != self._cache.of:
+            await self.load_cache(partitions, of)
 
     async def store_valid(self, events: Sequence[Any], assigned: Callable[[], set[int]]) -> None:
         """Store records of ``telemetry.valid`` and acknowledge them, in order.
@@ -107,10 +120,11 @@ def _records(events: Sequence[Any]) -> list[StoreRecord]:
     ]
 
 
-def make_store_app(settings: Settings) -> tuple[faust.App, int]:
+def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
     """Return the Faust app of ``store`` and the port of its metrics.
 
     Raises:
+        AttemptsError: the home cannot be written to.
         ClickHouseError: ClickHouse is away.
         RouteError: a route leads to no table.
     """
@@ -122,21 +136,24 @@ def make_store_app(settings: Settings) -> tuple[faust.App, int]:
     def assigned() -> set[int]:
         return {tp.partition for tp in app.consumer.assignment() if tp.topic == topics.VALID.name}
 
+    def partitions() -> int:
+        return app.consumer.topic_partitions(topics.VALID.name) or 1
+
     # The gate: awaited before partitions are sought and records flow.
     @app.on_rebalance_complete.connect
     async def load(*_: Any, **__: Any) -> None:
-        of = app.consumer.topic_partitions(topics.VALID.name) or 1
-        await or_crash("store", worker.load_cache(sorted(assigned()), of))
+        await or_crash("store", worker.load_cache(sorted(assigned()), partitions()))
 
     @app.agent(valid, concurrency=1)
     async def store(stream: Any) -> None:
         async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_S):
-            await or_crash("store", worker.store_valid(events, assigned))
+            await or_crash("store", worker.follow_partitions(sorted(assigned()), partitions()))
+            await or_crash("store", worker.store_valid(events, assigned), worker.storer.valid_tries.failed)
 
     @app.agent(dead, concurrency=1)
     async def bury(stream: Any) -> None:
         async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_DEAD_S):
-            await or_crash("store", worker.store_dead(events))
+            await or_crash("store", worker.store_dead(events), worker.storer.dead_tries.failed)
 
     @app.task  # type: ignore[untyped-decorator]
     async def keep_lease() -> None:
@@ -153,11 +170,14 @@ def make_store_app(settings: Settings) -> tuple[faust.App, int]:
             table=BATCH_TABLE,
             schema=BATCHES,
             to_rows=partial(
-                batch_rows, max_inflated_bytes=settings.max_inflated_bytes, max_events=settings.max_batch_events
+                batch_rows,
+                max_inflated_bytes=settings.max_inflated_bytes,
+                max_events=settings.max_batch_events,
+                tries=worker.receipt_tries,
             ),
             interval_s=_RECEIPTS_INTERVAL_S,
         )
-        await or_crash("store", sink.run())
+        await or_crash("store", sink.run(), worker.receipt_tries.failed)
 
     @app.task  # type: ignore[untyped-decorator]
     async def sink_dimensions() -> None:

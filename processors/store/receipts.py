@@ -13,7 +13,8 @@ import pyarrow as pa
 from aiokafka.structs import ConsumerRecord
 
 from midstream.metrics import RECEIPTS_STORED
-from processors.validate.split import RawRecord, UnreadableBatch, read_receipt, split_record
+from processors.attempts import Lane
+from processors.validate.split import RawRecord, UnreadableBatch, read_receipt, receipt_of, split_record
 
 BATCH_TABLE = "batch_rows"
 
@@ -45,10 +46,10 @@ BATCHES: pa.Schema = pa.schema(
 
 
 def batch_rows(
-    records: Sequence[ConsumerRecord[Any, Any]], max_inflated_bytes: int, max_events: int
+    records: Sequence[ConsumerRecord[Any, Any]], max_inflated_bytes: int, max_events: int, tries: Lane
 ) -> list[dict[str, Any]]:
     """Return a row a record of ``telemetry.raw``. Only a record without the collector's header is opened, to count
-    its events."""
+    its events; ``tries`` remembers at which of these a worker failed."""
     rows = []
     for record in records:
         receipt = read_receipt(record.headers, record.timestamp)
@@ -56,8 +57,13 @@ def batch_rows(
             raw = RawRecord(
                 record.topic, record.partition, record.offset, record.timestamp, record.value or b"", record.headers
             )
-            split = split_record(raw, max_inflated_bytes, max_events)
-            receipt = split.receipt if isinstance(split, UnreadableBatch) else split[0]
+            trial = tries.begin(raw)
+            if trial is not None and trial.is_whole:
+                receipt = receipt_of(raw)
+            else:
+                split = split_record(raw, max_inflated_bytes, max_events)
+                receipt = split.receipt if isinstance(split, UnreadableBatch) else split[0]
+            tries.passed()
         rows.append(
             {
                 "batch_id": receipt.batch_id,

@@ -25,6 +25,7 @@ from processors.store.verdicts import to_arrow
 log = get_logger(__name__)
 
 _MAX_RECORDS = 5_000
+_METADATA_MAX_AGE_MS = 10_000  # new partitions are read within this time; the default is five minutes
 
 ToRows = Callable[[Sequence[ConsumerRecord[Any, Any]]], list[dict[str, Any]]]
 
@@ -71,6 +72,7 @@ class TableSink:
             heartbeat_interval_ms=self._settings.kafka_session_timeout_ms // 4,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            metadata_max_age_ms=_METADATA_MAX_AGE_MS,
             fetch_max_bytes=32 * 1024 * 1024,
             max_partition_fetch_bytes=16 * 1024 * 1024,
         )

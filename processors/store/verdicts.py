@@ -56,6 +56,10 @@ REJECTS: pa.Schema = pa.schema(
 )
 _SHARED = ("mid", "eid", "did", "channel", "batch_id", "event_index")
 _MAX_ORIGINAL_BYTES = 64 * 1024 * 1024
+_MAX_MESSAGE_CHARS = 500
+
+Letter = dict[str, Any]
+"""One of the letters of ``schemas/avro/telemetry.dead``."""
 
 
 def duplicate_rows(
@@ -74,23 +78,48 @@ def duplicate_rows(
     return rows
 
 
+def read_letters(value: bytes) -> list[Letter]:
+    """Return the dead letters of a ``telemetry.dead`` value.
+
+    Raises:
+        RecordError: the value cannot be read.
+    """
+    letters: list[Letter] = decode_record(topics.DEAD.name, value)["letters"]
+    return letters
+
+
+def reject_row(letter: Letter, stored_at_ms: int) -> dict[str, Any]:
+    """Return the row of a dead letter.
+
+    Raises:
+        RecordError: its original cannot be read.
+    """
+    raw = letter["raw"]
+    if letter["raw_encoding"] == "zstd":
+        try:
+            raw = zstandard.decompress(raw, max_output_size=_MAX_ORIGINAL_BYTES)
+        except zstandard.ZstdError as error:
+            raise RecordError(f"the original of a dead letter cannot be read: {error}") from error
+    row = {name: letter[name] for name in (*_SHARED, "code", "pointer", "message", "scope", "events")}
+    return row | {"received_at": letter["received_at_ms"], "raw": raw, "stored_at": stored_at_ms}
+
+
 def reject_rows(value: bytes, stored_at_ms: int) -> list[dict[str, Any]]:
     """Return a row for each dead letter of a ``telemetry.dead`` value.
 
     Raises:
         RecordError: the value cannot be read.
     """
-    rows = []
-    for letter in decode_record(topics.DEAD.name, value)["letters"]:
-        raw = letter["raw"]
-        if letter["raw_encoding"] == "zstd":
-            try:
-                raw = zstandard.decompress(raw, max_output_size=_MAX_ORIGINAL_BYTES)
-            except zstandard.ZstdError as error:
-                raise RecordError(f"the original of a dead letter cannot be read: {error}") from error
-        row = {name: letter[name] for name in (*_SHARED, "code", "pointer", "message", "scope", "events")}
-        rows.append(row | {"received_at": letter["received_at_ms"], "raw": raw, "stored_at": stored_at_ms})
-    return rows
+    return [reject_row(letter, stored_at_ms) for letter in read_letters(value)]
+
+
+def poison_letter(letter: Letter, message: str, stored_at_ms: int) -> dict[str, Any]:
+    """Return the row that keeps a dead letter which cannot be worked on; ``raw`` is what the letter holds, compressed
+    or not."""
+    row = {name: letter[name] for name in (*_SHARED, "pointer", "scope", "events", "raw")}
+    text = f"{message} (of a dead letter {letter['code']}, raw: {letter['raw_encoding']})"
+    poison = {"code": Reason.POISON.value, "message": text[:_MAX_MESSAGE_CHARS]}
+    return row | poison | {"received_at": letter["received_at_ms"], "stored_at": stored_at_ms}
 
 
 def poison_record(
@@ -124,7 +153,7 @@ def poison_event(row: pa.RecordBatch, message: str, stored_at_ms: int) -> dict[s
         "raw": values["raw"].encode(),
         "code": Reason.POISON.value,
         "pointer": "",
-        "message": message[:500],
+        "message": message[:_MAX_MESSAGE_CHARS],
         "scope": "event",
         "events": 1,
         "stored_at": stored_at_ms,

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import faust
 from aiokafka import AIOKafkaProducer
 
 from midstream import topics
@@ -15,29 +14,42 @@ from midstream.events.schemas import load_schemas
 from midstream.logs import get_logger
 from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
+from processors.attempts import Attempts
+from processors.store.lease import Lease
+from processors.validate.growth import PartitionsChangedError, check_members, sign, wait_for_older_blocks
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
 from processors.validate.split import RawRecord
-from processors.worker import make_app, or_crash
+from processors.worker import WorkerApp, make_app, or_crash, tell_of_crash
 
 log = get_logger(__name__)
 
 
 _MAX_PART_BYTES = 32 * 1024 * 1024
+_LOOK_S = 1.0
 
 
 class Validator:
     """Runs rounds against Kafka. One instance a process; its producer lives as long as the worker."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, attempts: Attempts) -> None:
         self._settings = settings
+        self.tries = attempts.lane(topics.RAW.name)
+        self.lease = Lease(settings.kafka_session_timeout_ms)
+        self.expected_partitions = 0
+        """Of ``telemetry.valid``: what was waited for before this worker joined. 0: nothing was."""
         self._judge = Judge(load_schemas(settings.schemas), settings.max_event_bytes, settings.max_event_depth)
         self._producer: AIOKafkaProducer | None = None
         self._valid_partitions = 0
         self._dead_partitions = 0
 
     async def start(self) -> None:
-        """Connect to Kafka. Fatal errors of the producer end the worker with the round that meets them."""
+        """Connect to Kafka. Fatal errors of the producer end the worker with the round that meets them.
+
+        Raises:
+            PartitionsChangedError: ``telemetry.valid`` has been given partitions since :attr:`expected_partitions` was
+                read.
+        """
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self._settings.kafka_servers,
             acks="all",
@@ -45,11 +57,17 @@ class Validator:
             linger_ms=0,  # blocks are large and few: there is nothing to wait for
             max_request_size=topics.MAX_MESSAGE_BYTES + 2 * topics.OVERHEAD_BYTES,
             request_timeout_ms=self._settings.kafka_timeout_ms,
+            metadata_max_age_ms=int(_LOOK_S * 1000),
         )
         async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
             await self._producer.start()
             self._valid_partitions = len(await self._producer.partitions_for(topics.VALID.name))
             self._dead_partitions = len(await self._producer.partitions_for(topics.DEAD.name))
+        if self._valid_partitions != self.expected_partitions:
+            raise PartitionsChangedError(
+                f"{topics.VALID.name} has {self._valid_partitions} partitions, and had {self.expected_partitions}"
+            )
+        await check_members(self._settings, self._valid_partitions)
         log.info("validate.started", valid_partitions=self._valid_partitions)
 
     @property
@@ -57,28 +75,46 @@ class Validator:
         """Tell whether :meth:`start` has been done."""
         return self._producer is not None
 
+    async def watch_partitions(self) -> None:
+        """Look every second, until cancelled, whether ``telemetry.valid`` still has the same number of partitions.
+
+        Raises:
+            PartitionsChangedError: it has not; the next life waits for what was sealed under the old number.
+        """
+        while True:
+            if self._producer is not None and self._valid_partitions:
+                partitions = len(await self._producer.partitions_for(topics.VALID.name))
+                if partitions != self._valid_partitions:
+                    raise PartitionsChangedError(
+                        f"{topics.VALID.name} has {partitions} partitions instead of {self._valid_partitions}"
+                    )
+            await asyncio.sleep(_LOOK_S)
+
     async def run_round(self, events: Sequence[Any]) -> None:
         """Turn records into durable blocks, then acknowledge the records in order.
 
         Raises:
             KafkaError, TimeoutError: a block did not become durable; its records have not been acknowledged.
         """
-        while events:
-            events = events[await self._run_part(events) :]
+        by_record = {(event.message.partition, event.message.offset): event for event in events}
+        for part in self.tries.parts([_record(event.message) for event in events]):
+            rest = part
+            while rest:
+                taken = rest[: await self._run_part(rest)]
+                for record in taken:
+                    by_record[record.partition, record.offset].ack()
+                rest = rest[len(taken) :]
 
-    async def _run_part(self, events: Sequence[Any]) -> int:
-        """Turn the first records into durable blocks, as many as memory allows, and acknowledge them; return how
-        many."""
+    async def _run_part(self, records: Sequence[RawRecord]) -> int:
+        """Turn the first records into durable blocks, as many as memory allows; return how many."""
         round_ = Round(
-            self._settings,
-            self._judge,
-            self._valid_partitions,
-            events[0].message.partition % self._dead_partitions,
+            self._settings, self._judge, self._valid_partitions, records[0].partition % self._dead_partitions
         )
         sent: list[asyncio.Future[Any]] = []
         taken = 0
-        for event in events:
-            for sealed in round_.add(_record(event.message)):
+        for record in records:
+            trial = self.tries.begin(record)
+            for sealed in round_.add(record, trial):
                 if sealed is None:
                     # The loop must see to the producer and to rebalances meanwhile.
                     await asyncio.sleep(0)
@@ -89,11 +125,12 @@ class Validator:
             if round_.weight_bytes > _MAX_PART_BYTES:
                 break
             await asyncio.sleep(0)
+        self.tries.joint()
         sent += [await self._send(sealed) for sealed in round_.finish()]
-        await asyncio.wait_for(asyncio.gather(*sent), self._settings.kafka_timeout_ms / 1000)
+        with self.tries.waiting():
+            await asyncio.wait_for(asyncio.gather(*sent), self._settings.kafka_timeout_ms / 1000)
         VALIDATE_BUFFER_BYTES.set(0)
-        for event in events[:taken]:
-            event.ack()
+        self.tries.passed()
         return taken
 
     async def _send(self, sealed: Sealed) -> asyncio.Future[Any]:
@@ -101,11 +138,14 @@ class Validator:
             raise RuntimeError("start() comes first")
         SEALED_BLOCKS.labels(sealed.topic).inc()
         SEALED_ROWS.observe(sealed.rows)
-        # send() itself waits while the partition's buffer is full.
-        return await asyncio.wait_for(
-            self._producer.send(sealed.topic, sealed.value, partition=sealed.partition),
-            self._settings.kafka_timeout_ms / 1000,
-        )
+        with self.tries.waiting():
+            # A worker that was frozen may have been given up, and others may seal under another number since.
+            self.lease.check()
+            # send() itself waits while the partition's buffer is full.
+            return await asyncio.wait_for(
+                self._producer.send(sealed.topic, sealed.value, partition=sealed.partition),
+                self._settings.kafka_timeout_ms / 1000,
+            )
 
 
 def _record(message: Any) -> RawRecord:
@@ -119,20 +159,46 @@ def _record(message: Any) -> RawRecord:
     )
 
 
-def make_validate_app(settings: Settings) -> tuple[faust.App, int]:
-    """Return the Faust app of ``validate`` and the port of its metrics."""
+def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
+    """Return the Faust app of ``validate`` and the port of its metrics.
+
+    Raises:
+        AttemptsError: the home cannot be written to.
+    """
     app = make_app(settings, topics.GROUP_VALIDATE, settings.max_batches_in_flight)
-    validator = Validator(settings)
+    attempts = Attempts.open(settings, topics.GROUP_VALIDATE)
+    tell_of_crash(attempts.close)
+    validator = Validator(settings, attempts)
     raw = app.topic(topics.RAW.name, key_serializer="raw", value_serializer="raw")
+
+    def wait() -> None:
+        loop = asyncio.new_event_loop()  # not asyncio.run, which leaves the thread without one, and Faust wants one
+        try:
+            validator.expected_partitions = loop.run_until_complete(wait_for_older_blocks(settings))
+        finally:
+            loop.close()
+        app.conf.broker_client_id = sign(topics.GROUP_VALIDATE, validator.expected_partitions)
+        if instance := app.conf.consumer_group_instance_id:
+            app.conf.consumer_group_instance_id = sign(instance, validator.expected_partitions)
+
+    app.before_start = wait
 
     @app.on_rebalance_complete.connect
     async def connect(*_: Any, **__: Any) -> None:
         if not validator.connected:
             await or_crash("validate", validator.start())
 
+    @app.task  # type: ignore[untyped-decorator]
+    async def keep_lease() -> None:
+        await or_crash("validate", validator.lease.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def watch_partitions() -> None:
+        await or_crash("validate", validator.watch_partitions())
+
     @app.agent(raw, concurrency=1)
     async def validate(stream: Any) -> None:
         async for events in stream.noack_take(settings.max_batches_in_flight, within=settings.seal_interval_ms / 1000):
-            await or_crash("validate", validator.run_round(events))
+            await or_crash("validate", validator.run_round(events), validator.tries.failed)
 
     return app, settings.validate_metrics_port

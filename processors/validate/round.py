@@ -7,18 +7,48 @@ soon as its blocks are durable, and a partition without traffic holds nothing ba
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from midstream.codes import Reason
-from midstream.events.judge import Judge, Refused
-from midstream.metrics import DEAD_LETTERS, VALIDATED_BATCHES, VALIDATED_EVENTS
+from midstream.events.judge import Accepted, Judge, Refused, Verdict, poison
+from midstream.metrics import DEAD_LETTERS, POISON_RECORDS, VALIDATED_BATCHES, VALIDATED_EVENTS
 from midstream.receipt import Receipt
 from midstream.settings import Settings
-from processors.validate.rows import LateWindow, make_row
+from processors.validate.rows import LateWindow, Row, make_row
 from processors.validate.seal import DeadBlock, Sealed, ValidBlock
-from processors.validate.split import RawRecord, UnreadableBatch, hash_mid, partition_of_mid, split_record
+from processors.validate.split import (
+    RawRecord,
+    UnreadableBatch,
+    hash_mid,
+    partition_of_mid,
+    receipt_of,
+    split_record,
+)
 
 _BREATHE_EVENTS = 250
 _EVENT_WEIGHT_BYTES = 256
+
+
+class Trial(Protocol):
+    """How a record is worked on that a worker failed at before: see :class:`processors.attempts.Trial`."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is to be a dead letter."""
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether something of it is to be a dead letter."""
+
+    @property
+    def message(self) -> str:
+        """What happened."""
+
+    def at(self, index: int) -> None:
+        """Note that this event is under work."""
+
+    def times_parked(self, index: int) -> int:
+        """0: the event may be worked on. 1: it is a dead letter. More: one of which nothing may be touched."""
 
 
 class Round:
@@ -44,10 +74,19 @@ class Round:
         """Bytes of event text taken so far, and something for each event."""
         return self._weight_bytes
 
-    def add(self, record: RawRecord) -> Iterator[Sealed | None]:
+    def add(self, record: RawRecord, trial: Trial | None = None) -> Iterator[Sealed | None]:
         """Take one record; yield the blocks that it fills, and None now and then for the caller to see to other
-        things."""
+        things.
+
+        A record on trial has a round of its own. Each event of it is taken to its end by itself first, so that
+        ``trial`` knows at which one it ends, if it does.
+        """
         self._batches += 1
+        if trial is not None and trial.has_parked:
+            POISON_RECORDS.labels("validate").inc()
+        if trial is not None and trial.is_whole:
+            yield from self._bury(Refused(Reason.POISON, "", trial.message), record.value, receipt_of(record), -1)
+            return
         split = split_record(record, self._max_inflated_bytes, self._max_events)
         if isinstance(split, UnreadableBatch):
             refused = Refused(Reason.BATCH_UNREADABLE, "", split.message)
@@ -59,15 +98,38 @@ class Round:
                 yield None
             raw = bytes(element)
             self._weight_bytes += len(raw) + _EVENT_WEIGHT_BYTES
-            verdict = self._judge.judge(raw)
+            verdict = self._judge.judge(raw) if trial is None else self._judge_on_trial(raw, receipt, index, trial)
             if isinstance(verdict, Refused):
                 yield from self._bury(verdict, raw, receipt, index)
                 continue
-            event = verdict.event
-            mid_hash = hash_mid(event["mid"])
-            row = make_row(event, raw, raw.decode(), receipt, index, mid_hash, self._window)
+            row, partition = self._row(verdict, raw, receipt, index)
             self._valid += 1
-            yield from self._blocks[partition_of_mid(mid_hash, self._partitions)].add(row, len(raw))
+            yield from self._blocks[partition].add(row, len(raw))
+        if trial is not None:
+            trial.at(-1)
+
+    def _row(self, verdict: Accepted, raw: bytes, receipt: Receipt, index: int) -> tuple[Row, int]:
+        """Return the row of a valid event and its partition."""
+        mid_hash = hash_mid(verdict.event["mid"])
+        row = make_row(verdict.event, raw, raw.decode(), receipt, index, mid_hash, self._window)
+        return row, partition_of_mid(mid_hash, self._partitions)
+
+    def _judge_on_trial(self, raw: bytes, receipt: Receipt, index: int, trial: Trial) -> Verdict:
+        """Judge an event; if it may be worked on, seal it once for nothing: in a block with others, nobody would know
+        which one was at fault."""
+        trial.at(index)
+        parked = trial.times_parked(index)
+        if parked:
+            return poison(raw, trial.message) if parked == 1 else Refused(Reason.POISON, "", trial.message)
+        verdict = self._judge.judge(raw)
+        if isinstance(verdict, Refused):
+            dead = DeadBlock(0, 1)
+            dead.add(verdict, raw, receipt, index)
+            dead.seal()
+        else:
+            row, partition = self._row(verdict, raw, receipt, index)
+            ValidBlock(partition, self._partitions, 1, 1).add(row, len(raw))
+        return verdict
 
     def _bury(self, refused: Refused, raw: bytes, receipt: Receipt, index: int) -> Iterator[Sealed]:
         self._refused[refused.reason] = self._refused.get(refused.reason, 0) + 1

@@ -1,0 +1,147 @@
+"""``telemetry.valid`` may have been given more partitions: what was sealed under the old number is stored first.
+
+A mid's arrivals lie in one partition, by its hash and the number of partitions. Under another number it is another
+partition, perhaps of another ``store`` worker, and two must never decide on one mid at the same time. So before a
+``validate`` worker seals its first block under a new number, every block sealed under another one has been stored, and
+no worker is left that could seal one more:
+
+- A worker takes the number at its start, looks at it every second, and ends when it has changed.
+- Its member id in the group ends in the number. A worker that starts waits until no member has another one (one that
+  died, or is frozen, is a member until its session times out, and has lost its lease by then).
+- Then it waits until the first block of each partition that is not stored yet is sealed under the new number: blocks of
+  a partition lie in order, so that no older one is left.
+- Only then does it join, and looks once more at the members: of two that start at once, one sees the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Collection, Mapping
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
+
+from midstream import topics
+from midstream.kafka.admin import committed_offsets, member_ids, partitions_of_topics
+from midstream.logs import get_logger
+from midstream.metrics import WAITING_FOR_STORE_BLOCKS
+from midstream.records import RecordError, decode_record
+from midstream.settings import Settings
+
+log = get_logger(__name__)
+
+_POLL_S = 0.5
+_SAY_S = 10.0
+_FETCH_S = 5.0
+# What the coordinator makes of a client's (or a named instance's) id: "<id>-<uuid>".
+_MEMBER = re.compile(r"-p(\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class PartitionsChangedError(Exception):
+    """``telemetry.valid`` has another number of partitions than this worker seals under."""
+
+
+def sign(name: str, partitions: int) -> str:
+    """Return the id of a client, or of a named instance, that seals under this number of partitions."""
+    return f"{name}-p{partitions}"
+
+
+def other_members(ids: Collection[str], partitions: int) -> list[str]:
+    """Return those members of the group that seal under another number; members that say none are left out."""
+    found = ((id_, _MEMBER.search(id_)) for id_ in ids)
+    return sorted(id_ for id_, match in found if match is not None and int(match[1]) != partitions)
+
+
+async def wait_for_older_blocks(settings: Settings) -> int:
+    """Wait until blocks may be sealed under the number of partitions that ``telemetry.valid`` has now; return it.
+
+    Raises:
+        KafkaError, TimeoutError: Kafka does not answer.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, client_id="midstream-validate-start")
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_servers,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=64 * 1024,  # Kafka sends the first record whole, however long it is
+        fetch_max_bytes=16 * 1024 * 1024,
+    )
+    timeout_s = settings.kafka_timeout_ms / 1000 + _FETCH_S
+    said_at = float("-inf")
+    try:
+        async with asyncio.timeout(timeout_s):
+            await admin.start()
+            await consumer.start()
+        while True:
+            async with asyncio.timeout(timeout_s):
+                partitions = (await partitions_of_topics(admin))[topics.VALID.name]
+                others = other_members(await member_ids(admin, topics.GROUP_VALIDATE), partitions)
+                waiting = {} if others else await _waiting_blocks(admin, consumer, partitions)
+            older = await _first_older(consumer, waiting, partitions)
+            WAITING_FOR_STORE_BLOCKS.set(older)
+            if not others and not older:
+                return partitions
+            if time.monotonic() - said_at >= _SAY_S:
+                said_at = time.monotonic()
+                log.warning("validate.waits_for_older_blocks", partitions=partitions, members=others, blocks=older)
+            await asyncio.sleep(_POLL_S)
+    finally:
+        await consumer.stop()
+        await admin.close()
+
+
+async def check_members(settings: Settings, partitions: int) -> None:
+    """Make sure, having joined, that nobody in the group seals under another number.
+
+    Raises:
+        PartitionsChangedError: somebody does.
+        KafkaError, TimeoutError: Kafka does not answer.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, client_id="midstream-validate-start")
+    try:
+        async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
+            await admin.start()
+            others = other_members(await member_ids(admin, topics.GROUP_VALIDATE), partitions)
+    finally:
+        await admin.close()
+    if others:
+        raise PartitionsChangedError(f"{others} seal under another number of partitions than {partitions}")
+
+
+async def _waiting_blocks(
+    admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, partitions: int
+) -> dict[TopicPartition, tuple[int, int]]:
+    """Return for each partition that has any the offsets of the first block that ``store`` has not stored, and of the
+    end."""
+    everywhere = [TopicPartition(topics.VALID.name, partition) for partition in range(partitions)]
+    ends: Mapping[TopicPartition, int] = await consumer.end_offsets(everywhere)
+    starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(everywhere)
+    stored = await committed_offsets(admin, topics.GROUP_STORE)
+    first = {tp: max(stored.get(tp, 0), starts[tp]) for tp in everywhere}
+    return {tp: (first[tp], ends[tp]) for tp in everywhere if first[tp] < ends[tp]}
+
+
+async def _first_older(
+    consumer: AIOKafkaConsumer, waiting: Mapping[TopicPartition, tuple[int, int]], partitions: int
+) -> int:
+    """Return how many blocks wait in the first partition found whose first one is sealed under another number, or
+    cannot be read; 0 if there is none."""
+    for tp, (offset, end) in waiting.items():  # one after the other: each may be as long as a message can be
+        consumer.assign([tp])
+        consumer.seek(tp, offset)
+        fetched = await consumer.getmany(tp, timeout_ms=int(_FETCH_S * 1000), max_records=1)
+        records = fetched.get(tp, [])
+        if not records or _sealed_under(records[0].value) != partitions:
+            return end - offset
+    return 0
+
+
+def _sealed_under(value: bytes | None) -> int:
+    try:
+        return int(decode_record(topics.VALID.name, value or b"")["partitions"])
+    except RecordError:
+        return 0
