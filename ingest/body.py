@@ -19,11 +19,13 @@ class ClientGoneError(Exception):
 class Hold:
     """The bytes one request holds; given back once, by whoever lets go of the body last."""
 
-    __slots__ = ("_in_flight", "_size")
+    __slots__ = ("_holders", "_in_flight", "_size", "_then")
 
     def __init__(self, in_flight: BytesInFlight) -> None:
         self._in_flight = in_flight
         self._size = 0
+        self._holders = 1
+        self._then: Callable[[], None] | None = None
 
     def grow(self, size: int) -> None:
         """Hold ``size`` bytes more.
@@ -35,11 +37,24 @@ class Hold:
             raise RefusedError(ErrorCode.OVERLOADED)
         self._size += size
 
+    def share(self) -> None:
+        """Have one holder more: the bytes are given back once all have released them."""
+        self._holders += 1
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call this too when all have released."""
+        self._then = call
+
     def release(self) -> None:
-        """Give back all bytes."""
+        """Be a holder no longer."""
+        self._holders -= 1
+        if self._holders:
+            return
         if self._size:
             self._in_flight.release(self._size)
             self._size = 0
+        if self._then is not None:
+            self._then()
 
 
 async def read_body(receive: Receive, hold: Hold, announced: int | None, max_bytes: int, timeout_s: float) -> bytes:

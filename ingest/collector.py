@@ -1,8 +1,8 @@
 """The collector: a request comes in, is proven, bounded and read, and leaves as one record of ``telemetry.raw``.
 
-Delivery contract: 200 means that every byte is durable. Any other reply means that the client has to keep its batch;
-only after ``OUTCOME_UNKNOWN`` may it become durable all the same, and ``mid`` absorbs the second sending. Nothing is
-dropped: a batch that is refused was never taken.
+Delivery contract: 200 means that every byte is durable, in Kafka or in the spool. Any other reply means that the client
+has to keep its batch; only after ``OUTCOME_UNKNOWN`` may it become durable all the same, and ``mid`` absorbs the second
+sending. Nothing is dropped: a batch that is refused was never taken.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from ingest.body import ClientGoneError, Hold, Receive, read_body
 from ingest.cors import Cors
 from ingest.envelopes import EnvelopeReader
 from ingest.head import Headers, authorization, check_readable, clean, content_length, end_user, fact
+from ingest.keep import Keeper, NotKeptError, NotKnownError
 from ingest.limits import BytesInFlight, RateLimiter
-from ingest.publish import KafkaPublisher, NotPublishedError, OutcomeUnknownError, Publisher
+from ingest.publish import KafkaPublisher, Publisher
 from ingest.replies import ErrorCode, RefusedError, Reply, Send, accepted, refused, send_reply
 from midstream.logs import get_logger
 from midstream.metrics import RECEIVED_BATCHES, RECEIVED_BYTES, RECEIVED_EVENTS, REQUEST_SECONDS, REQUESTS
@@ -49,7 +50,7 @@ class Collector:
     """The ASGI callable of :data:`PATHS`, alone or mounted in another application. Belongs to one event loop."""
 
     def __init__(self, settings: Settings, publisher: Publisher | None = None) -> None:
-        self._publisher = publisher if publisher is not None else KafkaPublisher(settings)
+        self._keeper = Keeper(settings, publisher if publisher is not None else KafkaPublisher(settings))
         self._authenticator = Authenticator(settings)
         self._reader = EnvelopeReader(settings)
         self._in_flight = BytesInFlight(settings.max_in_flight_bytes)
@@ -64,20 +65,20 @@ class Collector:
         self._registry_away = False
 
     async def startup(self) -> None:
-        """Begin; Kafka may come later: until then every batch is 503."""
-        await self._publisher.start()
+        """Begin; Kafka may come later: until then batches go into the spool, if Kafka has been there before."""
+        await self._keeper.start()
         self._open = True
 
     async def shutdown(self) -> None:
-        """Take nothing more, and finish what was handed to Kafka, for at most the drain timeout."""
+        """Take nothing more, and bring to Kafka what can be, for at most the drain timeout."""
         self._open = False
-        await self._publisher.stop(self._drain_timeout_s)
+        await self._keeper.stop(self._drain_timeout_s)
         self._reader.close()
         self._authenticator.close()
 
     def accepting(self) -> bool:
         """Whether a batch posted now would be durable, as far as is known."""
-        return self._open and self._publisher.ready and not self._in_flight.full
+        return self._open and self._keeper.ready and not self._in_flight.full
 
     def handles(self, path: str) -> bool:
         """Whether ``path`` is the collector's."""
@@ -119,10 +120,10 @@ class Collector:
         if wait_s:
             raise RefusedError(ErrorCode.RATE_LIMITED, retry_after_s=wait_s)
         check_readable(headers)
-        if not (self._open and self._publisher.ready):
-            raise RefusedError(ErrorCode.KAFKA_UNAVAILABLE)
+        obstacle = self._keeper.obstacle if self._open else ErrorCode.KAFKA_UNAVAILABLE
+        if obstacle is not None:
+            raise RefusedError(obstacle)
         hold = Hold(self._in_flight)
-        handed_over = False
         try:
             body = await read_body(receive, hold, announced, self._max_body_bytes, self._body_timeout_s)
             batch = await self._reader.read(body)
@@ -135,7 +136,6 @@ class Collector:
             make_receipt = partial(
                 Receipt,
                 batch_id=batch_id,
-                received_at_ms=time.time_ns() // 1_000_000,
                 events=events,
                 bytes=len(body),
                 credential=principal.key,
@@ -147,21 +147,21 @@ class Collector:
                 user=end_user(headers),
             )
             del batch
-            handed_over = True
             try:
-                await self._publisher.publish(
+                await self._keeper.keep(
                     body,
                     did.encode(),
-                    lambda collector, sequence: make_receipt(collector=collector, sequence=sequence),
-                    hold.release,
+                    lambda received_at_ms, collector, sequence: make_receipt(
+                        received_at_ms=received_at_ms, collector=collector, sequence=sequence
+                    ),
+                    hold,
                 )
-            except NotPublishedError:
-                raise RefusedError(ErrorCode.KAFKA_UNAVAILABLE) from None
-            except OutcomeUnknownError:
+            except NotKeptError as error:
+                raise RefusedError(error.code) from None
+            except NotKnownError:
                 raise RefusedError(ErrorCode.OUTCOME_UNKNOWN, batch_id=batch_id) from None
         finally:
-            if not handed_over:
-                hold.release()
+            hold.release()
         RECEIVED_BATCHES.inc()
         RECEIVED_EVENTS.inc(events)
         RECEIVED_BYTES.inc(len(body))

@@ -1,13 +1,14 @@
 """Makes a batch durable: one record of ``telemetry.raw``, acknowledged by all in-sync replicas.
 
 Delivery contract: when :meth:`KafkaPublisher.publish` returns, the batch is durable. ``OutcomeUnknownError``: it may
-become durable yet; the client sends it again and ``mid`` absorbs it. ``NotPublishedError``: nothing of it will appear.
+become durable yet; whoever keeps it elsewhere keeps it under the same receipt. ``NotPublishedError``: nothing of it
+will appear.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import xxhash
 from midstream.kafka.producer import Life, Producer, ProducerUnavailable
 from midstream.receipt import Receipt, encode_receipt
 from midstream.settings import Settings
-from midstream.topics import RAW, RECEIPT_HEADER
+from midstream.topics import COLLECTORS, RAW, RECEIPT_HEADER
 
 MakeReceipt = Callable[[str, int], Receipt]
 """Makes a batch's receipt from the name of the collector and the batch's sequence number."""
@@ -27,7 +28,11 @@ class NotPublishedError(Exception):
 
 
 class OutcomeUnknownError(Exception):
-    """The batch was handed to Kafka, and no acknowledgement came."""
+    """The batch was handed to Kafka under ``receipt``, and no acknowledgement came."""
+
+    def __init__(self, message: str, receipt: Receipt) -> None:
+        super().__init__(message)
+        self.receipt = receipt
 
 
 class Publisher(Protocol):
@@ -50,7 +55,18 @@ class Publisher(Protocol):
 
         Raises:
             NotPublishedError: it was not handed over.
-            OutcomeUnknownError: it was, and no acknowledgement came in time.
+            OutcomeUnknownError: it was, and no acknowledgement came in time, or none is to be expected soon.
+        """
+
+    async def hand_over(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> asyncio.Future[object]:
+        """Put a record as it is into the producer's buffer; return the future of its acknowledgement.
+
+        Records of one key keep their order. The future must not be cancelled.
+
+        Raises:
+            NotPublishedError: it was not handed over.
         """
 
 
@@ -72,7 +88,7 @@ class KafkaPublisher:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._producer = Producer(settings, [RAW.name])
+        self._producer = Producer(settings, [RAW.name, COLLECTORS.name])
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._lanes: dict[int, _Lane] = {}
         self._lanes_of = ""
@@ -97,39 +113,48 @@ class KafkaPublisher:
         delivery: asyncio.Future[object] | None = None
         try:
             life = self._producer.life()
-            partition = self._partition(life, key)
+            partition = self._partition(life, RAW.name, key)
             lane = self._lane(life, partition)
-            await self._enter(lane, life)
-            try:
+            async with life.while_ready(deadline), lane.lock:
                 if not life.ready:  # it may have ended or stalled while this waited
                     raise NotPublishedError("earlier batches were not acknowledged in time")
-                receipt = encode_receipt(make_receipt(lane.collector, lane.next_sequence))
-                delivery = await life.hand_over(RAW.name, partition, key or None, body, [(RECEIPT_HEADER, receipt)])
+                receipt = make_receipt(lane.collector, lane.next_sequence)
+                headers = [(RECEIPT_HEADER, encode_receipt(receipt))]
+                delivery = await life.hand_over(RAW.name, partition, key or None, body, headers)
                 lane.next_sequence += 1
-            finally:
-                lane.lock.release()
         except ProducerUnavailable as error:
             raise NotPublishedError(str(error)) from None
+        except TimeoutError:
+            if life.ready:
+                life.stall()
+            raise NotPublishedError("earlier batches were not acknowledged in time") from None
         finally:
             if delivery is None:
                 release()
-        await self._acknowledged(life, delivery, deadline, release)
+        await self._acknowledged(life, delivery, deadline, release, receipt)
 
-    async def _enter(self, lane: _Lane, life: Life) -> None:
-        if not lane.lock.locked():
-            await lane.lock.acquire()  # does not wait
-            return
+    async def hand_over(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> asyncio.Future[object]:
+        """See :class:`Publisher`."""
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await lane.lock.acquire()
-        except TimeoutError:
-            life.stall()
-            raise NotPublishedError("earlier batches were not acknowledged in time") from None
+            life = self._producer.life()
+            partition = self._partition(life, topic, key)
+            async with life.while_ready(asyncio.get_running_loop().time() + self._timeout_s):
+                return await life.hand_over(topic, partition, key or None, value, headers)
+        except (ProducerUnavailable, TimeoutError) as error:
+            raise NotPublishedError(str(error)) from None
 
     async def _acknowledged(
-        self, life: Life, delivery: asyncio.Future[object], deadline: float, release: Callable[[], None]
+        self,
+        life: Life,
+        delivery: asyncio.Future[object],
+        deadline: float,
+        release: Callable[[], None],
+        receipt: Receipt,
     ) -> None:
-        """Wait for the acknowledgement. The record stays in the producer, and is held, whoever stops waiting."""
+        """Wait for the acknowledgement while one is to be expected. The record stays in the producer, and is held,
+        whoever stops waiting."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
 
@@ -143,20 +168,24 @@ class KafkaPublisher:
 
         delivery.add_done_callback(let_go)
         timer = loop.call_at(deadline, settle)
+        life.watch(settle)
         try:
-            await waiter
+            if not life.lost:
+                await waiter
         finally:
+            life.unwatch(settle)
             timer.cancel()
         if not delivery.done():
-            life.stall()
-            raise OutcomeUnknownError("no acknowledgement came in time")
+            if life.ready:
+                life.stall()
+            raise OutcomeUnknownError("no acknowledgement came in time", receipt)
         error = delivery.exception()
         if error is not None:
-            raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}")
+            raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}", receipt)
 
-    def _partition(self, life: Life, key: bytes) -> int:
+    def _partition(self, life: Life, topic: str, key: bytes) -> int:
         number = xxhash.xxh3_64_intdigest(key) if key else next(self._spread)
-        return int(number % life.partitions(RAW.name))
+        return int(number % life.partitions(topic))
 
     def _lane(self, life: Life, partition: int) -> _Lane:
         if self._lanes_of != life.id:

@@ -45,6 +45,9 @@ class ErrorCode(Enum):
     RATE_LIMITED = Refusal(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests with this credential", 1)
     OVERLOADED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The collector is full", 1)
     KAFKA_UNAVAILABLE = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The batch cannot be made durable now", 5)
+    SPOOL_FULL = Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The batch cannot be kept now: Kafka is away, the spool full", 10
+    )
     OUTCOME_UNKNOWN = Refusal(
         HTTPStatus.SERVICE_UNAVAILABLE, "The batch may or may not be durable: send it again, unchanged", 5
     )

@@ -3,7 +3,8 @@
 Delivery contract: the future that :meth:`Life.hand_over` returns is done when every in-sync replica has the record.
 While the broker is away an idempotent producer keeps a record and tries again for as long as it lives, so a caller
 who stops waiting does not know the outcome. A delivery that *fails* leaves a hole in the producer's sequence numbers,
-after which the broker refuses whatever follows on that partition: that life is over, and another begins.
+after which the broker refuses whatever follows on that partition: that life is over, and another begins. So is one
+that is not ready for longer than ``kafka_timeout_ms``: it would hold its records in memory as long as Kafka is away.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -30,6 +32,7 @@ _LINGER_MS = 5
 _MAX_BATCH_BYTES = 1024 * 1024
 _PROBE_INTERVAL_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
+_GIVE_UP_S = 0.5  # to close a producer whose brokers do not answer
 _FIRST_BACKOFF_S = 0.2
 _LAST_BACKOFF_S = 5.0
 _SETTLED_AFTER_S = 30.0  # a life that lasted so long does not count as one more failure in a row
@@ -52,11 +55,23 @@ class Life:
         self._producer = producer
         self._stalled = False
         self._reachable = True
+        self._closing = False
+        self._watchers: set[Callable[[], None]] = set()
 
     @property
     def ready(self) -> bool:
         """Whether a record handed over now would be acknowledged, as far as is known."""
         return self._reachable and not self._stalled and not self.failed.is_set()
+
+    @property
+    def lost(self) -> bool:
+        """Whether acknowledgements are not to be expected soon. One that is closing still gets them."""
+        return not self._reachable or self._stalled or (self.failed.is_set() and not self._closing)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the brokers answered when they were last asked."""
+        return self._reachable
 
     def partitions(self, topic: str) -> int:
         """Return the number of partitions of one of the producer's topics."""
@@ -89,7 +104,7 @@ class Life:
         except MessageSizeTooLargeError:
             raise RecordTooLarge(f"a record of {len(value)} bytes is larger than topic {topic} takes") from None
         except KafkaTimeoutError:
-            self._stalled = True
+            self.stall()
             raise ProducerUnavailable("the batch before it was not acknowledged in time") from None
         except (
             KafkaError,
@@ -103,12 +118,46 @@ class Life:
     def stall(self) -> None:
         """Say that an acknowledgement did not come in time; the next one that comes takes it back."""
         self._stalled = True
+        self._tell_watchers()
 
     def fail(self, error: BaseException) -> None:
         """End this life."""
         if not self.failed.is_set():
             _log.error("producer.failed", life=self.id, error=type(error).__name__, message=str(error))
             self.failed.set()
+            self._tell_watchers()
+
+    def watch(self, lost: Callable[[], None]) -> None:
+        """Call ``lost`` whenever this life stops being ready, until :meth:`unwatch`."""
+        self._watchers.add(lost)
+
+    def unwatch(self, lost: Callable[[], None]) -> None:
+        """Call ``lost`` no more."""
+        self._watchers.discard(lost)
+
+    def _tell_watchers(self) -> None:
+        for lost in tuple(self._watchers):
+            lost()
+
+    @asynccontextmanager
+    async def while_ready(self, deadline: float) -> AsyncIterator[None]:
+        """Wait inside until ``deadline`` by the loop's clock, and no longer than this life is ready.
+
+        Raises:
+            TimeoutError: what is inside was cancelled, for either reason.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout_at(deadline) as limit:
+
+            def lost() -> None:
+                if not limit.expired():
+                    limit.reschedule(loop.time())
+
+            self.watch(lost)
+            try:
+                yield
+            finally:
+                self.unwatch(lost)
 
     def _settled(self, delivery: asyncio.Future[Any]) -> None:
         if delivery.cancelled():
@@ -128,9 +177,12 @@ class Life:
         if reachable != self._reachable:
             _log.info("kafka.reachable") if reachable else _log.warning("kafka.unreachable")
             self._reachable = reachable
+            if not reachable:
+                self._tell_watchers()
 
     async def close(self, timeout_s: float) -> None:
         """Wait for what is pending, then close; what is not acknowledged by then has an unknown outcome."""
+        self._closing = not self.failed.is_set()
         self.failed.set()
         try:
             await asyncio.wait_for(self._producer.stop(), timeout_s)
@@ -208,15 +260,25 @@ class Producer:
             self._life = life
             _log.info("producer.connected", life=life.id)
             began = time.monotonic()
-            while not life.failed.is_set():
-                try:
-                    await asyncio.wait_for(life.failed.wait(), _PROBE_INTERVAL_S)
-                except TimeoutError:
-                    await life.probe()
+            await self._watch_over(life)
             self._life = None
             PRODUCER_REBUILDS.inc()
-            self._close_in_background(life, self._settings.kafka_timeout_ms / 1000)
+            self._close_in_background(life, self._settings.kafka_timeout_ms / 1000 if life.reachable else _GIVE_UP_S)
             failures = 0 if time.monotonic() - began > _SETTLED_AFTER_S else failures + 1
+
+    async def _watch_over(self, life: Life) -> None:
+        """Return when a life has failed, or was not ready for so long that the records it holds are better let go."""
+        give_up_after_s = self._settings.kafka_timeout_ms / 1000
+        ready_at = time.monotonic()
+        while not life.failed.is_set():
+            try:
+                await asyncio.wait_for(life.failed.wait(), _PROBE_INTERVAL_S)
+            except TimeoutError:
+                await life.probe()
+                if life.ready:
+                    ready_at = time.monotonic()
+                elif time.monotonic() - ready_at > give_up_after_s:
+                    life.fail(KafkaTimeoutError(f"not ready for {give_up_after_s:g} s"))
 
     async def _connect(self, failures: int) -> Life:
         """Connect, for as long as it takes; ``failures`` lives in a row ended early."""

@@ -37,8 +37,8 @@ def app_credential(credentials: Credentials) -> Issued:
 
 
 @pytest.fixture
-def settings(home: Path) -> Settings:
-    return Settings(home=home, registry="")
+def settings(home: Path, tmp_path: Path) -> Settings:
+    return Settings(home=home, registry="", spool=tmp_path / "spool")
 
 
 @pytest.fixture

@@ -1,20 +1,35 @@
 """A publisher in memory: the protocol of :class:`ingest.publish.Publisher`, and the faults of Kafka at will."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ingest.publish import MakeReceipt, NotPublishedError, OutcomeUnknownError
-from midstream.receipt import Receipt, encode_receipt
+from midstream.kafka.marks import Mark, decode_mark
+from midstream.receipt import Receipt, decode_receipt, encode_receipt
+from midstream.topics import COLLECTORS, RAW
+
+
+class UnknownOutcome(Exception):  # noqa: N818  a fault to be set
+    """Batches are handed over, and no acknowledgement comes."""
 
 
 @dataclass
 class MemoryPublisher:
     ready: bool = True
     fault: Exception | None = None
+    """Of :meth:`publish`."""
     gate: asyncio.Event | None = None
     """Set: acknowledgements wait for it."""
     published: list[tuple[Receipt, bytes, bytes]] = field(default_factory=list)
+    """Batches as apps sent them."""
+    drained: list[tuple[Receipt, bytes, bytes]] = field(default_factory=list)
+    """Batches that came as records of the spool."""
+    headers: list[bytes] = field(default_factory=list)
+    """Of these, the receipt's own bytes."""
+    marks: list[Mark] = field(default_factory=list)
+    acknowledges: bool = True
+    """Whether records that are handed over as they are get their acknowledgement."""
     stopped_after_s: float | None = None
 
     async def start(self) -> None:
@@ -25,18 +40,40 @@ class MemoryPublisher:
 
     async def publish(self, body: bytes, key: bytes, make_receipt: MakeReceipt, release: Callable[[], None]) -> None:
         try:
-            if isinstance(self.fault, NotPublishedError):
-                raise self.fault
+            if isinstance(self.fault, NotPublishedError) or not self.ready:
+                raise self.fault or NotPublishedError("away")
             receipt = make_receipt("memory", len(self.published))
             encode_receipt(receipt)
             self.published.append((receipt, body, key))
             if self.gate is not None:
                 await self.gate.wait()
+            if isinstance(self.fault, UnknownOutcome):
+                raise OutcomeUnknownError("no acknowledgement", receipt)
             if self.fault is not None:
                 raise self.fault
         finally:
             release()
 
+    async def hand_over(
+        self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> asyncio.Future[object]:
+        if not self.ready:
+            raise NotPublishedError("away")
+        done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        if topic == COLLECTORS.name:
+            mark = decode_mark(value)
+            assert key == mark.id.encode()
+            self.marks.append(mark)
+        else:
+            assert topic == RAW.name
+            receipt = decode_receipt(headers)
+            assert receipt is not None
+            self.drained.append((receipt, value, key))
+            self.headers += [header for _, header in headers]
+        if self.acknowledges:
+            done.set_result(None)
+        return done
+
 
 NOT_PUBLISHED = NotPublishedError("away")
-OUTCOME_UNKNOWN = OutcomeUnknownError("no acknowledgement")
+OUTCOME_UNKNOWN = UnknownOutcome()

@@ -184,7 +184,7 @@ class TestOtherPages:
             for name in ("midstream_requests_total", "midstream_received_events_total", "midstream_in_flight_bytes"):
                 assert name in metrics
 
-    async def test_accepting_follows_kafka_and_bytes(
+    async def test_accepting_follows_kafka_spool_and_bytes(
         self, settings: Settings, publisher: MemoryPublisher, app_credential: Issued
     ) -> None:
         changed = settings.model_copy(update={"max_in_flight_bytes": len(BODY)})
@@ -194,10 +194,17 @@ class TestOtherPages:
         ):
             assert (await client.get("/accepting")).status_code == 200
             publisher.ready = False
+            assert (await client.get("/accepting")).status_code == 200  # the spool takes it
+            hidden = settings.spool_folder.with_name("hidden")
+            settings.spool_folder.rename(hidden)
+            headers = {"Authorization": f"Bearer {app_credential.token}"}
+            reply = await client.post(PATH, content=BODY, headers=headers)
+            assert (reply.status_code, reply.json()["params"]["err"]) == (503, "KAFKA_UNAVAILABLE")
             assert (await client.get("/accepting")).status_code == 503
             publisher.ready = True
+            assert (await client.get("/accepting")).status_code == 200
+            hidden.rename(settings.spool_folder)
             publisher.gate = asyncio.Event()
-            headers = {"Authorization": f"Bearer {app_credential.token}"}
             waiting = asyncio.create_task(client.post(PATH, content=BODY, headers=headers))
             async with asyncio.timeout(5):
                 while (await client.get("/accepting")).status_code == 200:  # noqa: ASYNC110  asks another party
@@ -219,7 +226,8 @@ class TestOtherPages:
         publisher = MemoryPublisher()
         async with listening(settings, publisher):
             assert publisher.stopped_after_s is None
-        assert publisher.stopped_after_s == settings.drain_timeout_ms / 1000
+        assert publisher.stopped_after_s == pytest.approx(settings.drain_timeout_ms / 1000, abs=1)
+        assert publisher.marks[-1].open is False
 
 
 async def test_sigterm_finishes_what_is_under_way(home: Path, app_credential: Issued) -> None:

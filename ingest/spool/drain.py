@@ -1,0 +1,92 @@
+"""Gives the batches of a slot to Kafka, in order, as they were written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from ingest.publish import NotPublishedError, Publisher
+from ingest.spool.segment import SegmentFile, read_segment
+from ingest.spool.shelf import Shelf
+from midstream.logs import get_logger
+from midstream.metrics import SPOOL_DRAINED_BATCHES
+from midstream.settings import MIB
+from midstream.topics import RAW, RECEIPT_HEADER
+
+_log = get_logger(__name__)
+
+MAX_IN_FLIGHT_BYTES = 4 * MIB
+"""Bytes of the spool on their way to Kafka at once: what apps post meanwhile must not wait for long."""
+
+
+class Drainer:
+    """Drains segments one after the other. Belongs to one event loop.
+
+    A segment is deleted after Kafka has acknowledged all of it. If that does not come to pass, the whole segment is
+    given to Kafka again: with the receipts it had, so that it counts once.
+    """
+
+    def __init__(self, publisher: Publisher, timeout_s: float) -> None:
+        self._publisher = publisher
+        self._timeout_s = timeout_s
+        self._in_flight_bytes = 0
+        self._room = asyncio.Event()
+
+    async def drain(self, shelf: Shelf, seal: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Return when nothing is left that was there at the beginning; ``seal`` ends the segment that grows.
+
+        A segment that cannot be read is left for the next time, and does not keep back those after it.
+
+        Raises:
+            NotPublishedError: Kafka does not take batches now.
+        """
+        if seal is not None and shelf.segments:
+            await seal()
+        drained = 0
+        for segment in shelf.segments:
+            try:
+                drained += await self._drain_segment(shelf, segment)
+            except OSError as error:
+                _log.error("spool.segment_not_drained", path=str(segment.path), error=str(error))
+        if drained:
+            _log.info("spool.drained", folder=str(shelf.folder), batches=drained)
+
+    async def _drain_segment(self, shelf: Shelf, segment: SegmentFile) -> int:
+        records = await asyncio.to_thread(lambda: list(read_segment(segment)))
+        deliveries: set[asyncio.Future[object]] = set()
+        for record in records:
+            size = record.end - record.start
+            await self._wait_for_room(size)
+            headers = [(RECEIPT_HEADER, record.receipt)]
+            delivery = await self._publisher.hand_over(RAW.name, record.key, record.body, headers)
+            self._in_flight_bytes += size
+            delivery.add_done_callback(partial(self._let_go, size))
+            deliveries.add(delivery)
+        if deliveries:
+            _, waiting = await asyncio.wait(deliveries, timeout=self._timeout_s)
+            if waiting or any(delivery.exception() is not None for delivery in deliveries):
+                raise NotPublishedError("Kafka did not acknowledge batches of the spool")
+        shelf.remove(segment)
+        try:
+            await asyncio.to_thread(shelf.delete_file, segment)
+        except OSError:
+            shelf.put(segment)
+            raise
+        SPOOL_DRAINED_BATCHES.inc(len(records))
+        return len(records)
+
+    def _let_go(self, size: int, delivery: asyncio.Future[object]) -> None:
+        self._in_flight_bytes -= size
+        self._room.set()
+        if not delivery.cancelled():
+            delivery.exception()  # looked at, also when nobody waits any more
+
+    async def _wait_for_room(self, size: int) -> None:
+        while self._in_flight_bytes and self._in_flight_bytes + size > MAX_IN_FLIGHT_BYTES:
+            self._room.clear()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._room.wait()
+            except TimeoutError:
+                raise NotPublishedError("Kafka did not acknowledge batches of the spool") from None
