@@ -92,7 +92,15 @@ DIMENSION_VERSIONS_KNOWN = Gauge(
 DIMENSION_LOOKUPS = Counter(
     "midstream_dimension_lookups", "Dimension look-ups, by type and outcome.", ["type", "outcome"]
 )
-UNACCOUNTED_EVENTS = Gauge("midstream_unaccounted_events", "Events received, through the pipeline, and nowhere: 0.")
+UNACCOUNTED_EVENTS = Gauge(
+    "midstream_unaccounted_events", "Events received, through the pipeline and nowhere, and rows too many: 0."
+)
+IN_FLIGHT_EVENTS = Gauge("midstream_in_flight_events", "Events received and not through the pipeline yet.")
+COMPLETE_UNTIL_SECONDS = Gauge(
+    "midstream_complete_until_seconds",
+    "Every batch received before this time (epoch) has become stored, duplicate or rejected.",
+)
+OPEN_COLLECTORS = Gauge("midstream_open_collectors", "Collectors whose marks hold `complete_until`.")
 LAG_RECORDS = Gauge("midstream_lag_records", "Records of a topic not yet acknowledged by a group.", ["group", "topic"])
 
 SUSPECT_RECORDS = Gauge(

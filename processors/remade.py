@@ -1,0 +1,190 @@
+"""Ends a worker when a topic that it reads was deleted and made anew, before it goes on at offsets of the old one.
+
+Kafka drops a group's offsets with the topic; a consumer that runs keeps its place in memory, though, and would pass
+over what the new topic has below it. So the worker exits, and on its start begins at the earliest record. An offset
+that was committed after the topic had come back is taken back at the start. To read a record once more is harmless:
+tokens and arrivals do not depend on offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from midstream.kafka.groups import GroupStates
+from midstream.logs import get_logger
+from midstream.settings import Settings
+
+log = get_logger(__name__)
+
+_INTERVAL_S = 1.0
+_LOOKS_WITHOUT_A_TOPIC = 3  # a broker that starts may not know all topics at once
+_MEMBERS_MARGIN_S = 5.0
+
+
+class TopicRemadeError(Exception):
+    """A topic is not the one that was read; the worker must end and begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What Kafka says of the partitions of some topics, read in this order."""
+
+    committed: Mapping[TopicPartition, int]
+    ends: Mapping[TopicPartition, int]
+    firsts: Mapping[TopicPartition, tuple[int, int] | None]
+    """Offset and append time of the first record."""
+
+
+def find_remade(before: Look, now: Look) -> str:
+    """Return in words what shows that a topic was made anew between two looks; "" when nothing does. Pure."""
+    for tp, end in now.ends.items():
+        name = f"{tp.topic}/{tp.partition}"
+        if now.committed.get(tp, 0) > end:
+            return f"the committed offset of {name} lies beyond its end"
+        if end < before.ends.get(tp, 0):
+            return f"{name} ends before its former end"
+        if tp in before.committed and tp not in now.committed:
+            return f"the committed offset of {name} is gone"
+        first_before, first = before.firsts.get(tp), now.firsts.get(tp)
+        if first_before and first and (first[0] < first_before[0] or _is_other(first_before, first)):
+            return f"{name} begins with another record"
+    return ""
+
+
+def _is_other(first_before: tuple[int, int], first: tuple[int, int]) -> bool:
+    return first[0] == first_before[0] and first[1] != first_before[1]
+
+
+def join_looks(before: Look, now: Look) -> Look:
+    """Return what is known after ``now``; a topic that is away for the moment is remembered as it was."""
+    return Look({**before.committed, **now.committed}, {**before.ends, **now.ends}, {**before.firsts, **now.firsts})
+
+
+class TopicGuard:
+    """Watches the topics of this worker's groups."""
+
+    def __init__(self, settings: Settings, topics_of_groups: Mapping[str, Sequence[str]]) -> None:
+        self._settings = settings
+        self._topics_of_groups = topics_of_groups
+
+    def prepare(self) -> None:
+        """Take back committed offsets that lie beyond the end; called before the worker joins its groups.
+
+        Raises:
+            KafkaError, TimeoutError: Kafka is away.
+            TopicRemadeError: they cannot be taken back while other workers are members.
+        """
+        asyncio.run(self._prepare())
+
+    async def run(self) -> None:
+        """Look once a second until cancelled. While Kafka is away there is nothing to see.
+
+        Raises:
+            TopicRemadeError: the worker must end.
+        """
+        before = Look({}, {}, {})
+        away = 0
+        while True:
+            try:
+                async with _Kafka(self._settings, self._topics_of_groups) as kafka:
+                    while True:
+                        look, missing = await kafka.look()
+                        away = away + 1 if missing else 0
+                        if away >= _LOOKS_WITHOUT_A_TOPIC:
+                            raise TopicRemadeError(f"there is no topic {', '.join(missing)}")
+                        if reason := find_remade(before, look):
+                            raise TopicRemadeError(reason)
+                        before = join_looks(before, look)
+                        await asyncio.sleep(_INTERVAL_S)
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("topics.not_seen", error=repr(error)[:200])
+                await asyncio.sleep(_INTERVAL_S)
+
+    async def _prepare(self) -> None:
+        async with _Kafka(self._settings, self._topics_of_groups) as kafka:
+            look, _ = await kafka.look()
+        for group, names in self._topics_of_groups.items():
+            beyond = [tp for tp, end in look.ends.items() if tp.topic in names and look.committed.get(tp, 0) > end]
+            if beyond:
+                log.warning(
+                    "offsets.taken_back", group=group, partitions=[f"{tp.topic}/{tp.partition}" for tp in beyond]
+                )
+                await self._take_back(group, beyond)
+
+    async def _take_back(self, group: str, partitions: Sequence[TopicPartition]) -> None:
+        """Commit 0, which leads to the earliest record. Kafka takes that only while the group has no members."""
+        groups = GroupStates(self._settings, self._settings.kafka_timeout_ms)
+        try:
+            # A worker that died, or one with a name that ended, stays a member until its session is over.
+            limit_s = self._settings.kafka_session_timeout_ms / 1000 + _MEMBERS_MARGIN_S
+            async with asyncio.timeout(limit_s):
+                while (await groups.describe([group])).get(group, ("", 0))[1]:  # noqa: ASYNC110 - Kafka has to be asked
+                    await asyncio.sleep(_INTERVAL_S)
+        except TimeoutError:
+            raise TopicRemadeError(f"offsets of {group} lie beyond the end, and it has members") from None
+        finally:
+            await groups.close()
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_servers, group_id=group, enable_auto_commit=False
+        )
+        async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
+            await consumer.start()
+            try:
+                consumer.assign(list(partitions))
+                await consumer.commit(dict.fromkeys(partitions, 0))
+            finally:
+                await consumer.stop()
+
+
+class _Kafka:
+    """Connections for looking, each look bounded in time."""
+
+    def __init__(self, settings: Settings, topics_of_groups: Mapping[str, Sequence[str]]) -> None:
+        self._timeout_s = settings.kafka_timeout_ms / 1000
+        self._topics_of_groups = topics_of_groups
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers, group_id=None)
+        self._admin = AIOKafkaAdminClient(
+            bootstrap_servers=settings.kafka_servers, request_timeout_ms=settings.kafka_timeout_ms
+        )
+
+    async def __aenter__(self) -> _Kafka:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._consumer.start()
+                await self._admin.start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        await self._consumer.stop()
+        await self._admin.close()
+
+    async def look(self) -> tuple[Look, list[str]]:
+        """Return what there is, and the topics that are not there."""
+        async with asyncio.timeout(self._timeout_s):
+            names = [name for of in self._topics_of_groups.values() for name in of]
+            described = await self._admin.describe_topics(names)
+            partitions = [
+                TopicPartition(one["topic"], part["partition"]) for one in described for part in one["partitions"]
+            ]
+            missing = sorted(set(names) - {tp.topic for tp in partitions})
+            committed: dict[TopicPartition, int] = {}
+            for group, of in self._topics_of_groups.items():
+                offsets = await self._admin.list_consumer_group_offsets(group)
+                committed |= {tp: one.offset for tp, one in offsets.items() if one.offset >= 0 and tp.topic in of}
+            ends = await self._consumer.end_offsets(partitions) if partitions else {}
+            found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, 0)) if partitions else {}
+            firsts = {tp: (place.offset, place.timestamp) if place else None for tp, place in found.items()}
+        return Look(committed, ends, firsts), missing

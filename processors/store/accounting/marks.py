@@ -1,0 +1,75 @@
+"""Reads the marks of all collectors: the compacted topic ``collectors``, from its beginning, without a group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from midstream.kafka.marks import Mark, decode_mark
+from midstream.logs import get_logger
+from midstream.metrics import OPEN_COLLECTORS
+from midstream.records import RecordError
+from midstream.settings import Settings
+from processors.store.accounting.watermark import Collectors
+
+log = get_logger(__name__)
+
+_MAX_RECORDS = 5_000
+
+
+class MarkReader:
+    """Keeps :class:`Collectors` as the topic has them. Every wait is bounded by the caller."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.collectors = Collectors()
+        self.changed: dict[str, Mark] = {}
+        """Newest marks since the caller last emptied this; bounded as ``collectors`` is."""
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_servers, group_id=None, enable_auto_commit=False
+        )
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        await self._consumer.stop()
+
+    async def read_low(self, partitions: list[TopicPartition]) -> int:
+        """Read all marks that there are now; return :meth:`Collectors.low_ms` of them.
+
+        All: a collector that is not known yet would not hold the moment back.
+
+        Args:
+            partitions: those of ``collectors``.
+        """
+        new = [tp for tp in partitions if tp not in self._consumer.assignment()]
+        if new:
+            self._consumer.assign(partitions)
+            await self._consumer.seek_to_beginning(*new)
+        ends = await self._consumer.end_offsets(partitions)
+        while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
+            taken = await self._consumer.getmany(timeout_ms=200, max_records=_MAX_RECORDS)
+            for records in taken.values():
+                for record in records:
+                    self._take(record)
+        OPEN_COLLECTORS.set(len(self.collectors.open))
+        return self.collectors.low_ms()
+
+    def _take(self, record: ConsumerRecord[Any, Any]) -> None:
+        id_ = (record.key or b"").decode(errors="replace")
+        if record.value is None:
+            self.collectors.forget(id_)
+            self.changed.pop(id_, None)
+            return
+        try:
+            mark = decode_mark(record.value)
+        except RecordError as error:
+            # A collector of a newer version, perhaps: until it can be read it may promise nothing at all.
+            log.warning("marks.unreadable", id=id_[:100], offset=record.offset, error=str(error)[:200])
+            mark = Mark(id_, 0, record.timestamp, True)
+        self.collectors.take(mark)
+        self.changed[mark.id] = mark
