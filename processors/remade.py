@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from midstream.kafka.groups import GroupStates
@@ -81,7 +81,11 @@ class TopicGuard:
             KafkaError, TimeoutError: Kafka is away.
             TopicRemadeError: they cannot be taken back while other workers are members.
         """
-        asyncio.run(self._prepare())
+        loop = asyncio.new_event_loop()  # not asyncio.run, which leaves the thread without one, and Faust wants one
+        try:
+            loop.run_until_complete(self._prepare())
+        finally:
+            loop.close()
 
     async def run(self) -> None:
         """Look once a second until cancelled. While Kafka is away there is nothing to see.
@@ -182,7 +186,10 @@ class _Kafka:
             missing = sorted(set(names) - {tp.topic for tp in partitions})
             committed: dict[TopicPartition, int] = {}
             for group, of in self._topics_of_groups.items():
-                offsets = await self._admin.list_consumer_group_offsets(group)
+                try:
+                    offsets = await self._admin.list_consumer_group_offsets(group)
+                except GroupCoordinatorNotAvailableError:
+                    continue  # Kafka makes the coordinators' topic when the first group comes
                 committed |= {tp: one.offset for tp, one in offsets.items() if one.offset >= 0 and tp.topic in of}
             ends = await self._consumer.end_offsets(partitions) if partitions else {}
             found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, 0)) if partitions else {}

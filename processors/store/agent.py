@@ -14,6 +14,7 @@ from midstream.logs import get_logger
 from midstream.metrics import BLOCK_SECONDS
 from midstream.settings import Settings
 from processors.attempts import Attempts
+from processors.remade import TopicGuard
 from processors.store.accounting.accountant import Accountant
 from processors.store.block_log import BlockLog
 from processors.store.dedupe.cache import DedupeCache
@@ -130,6 +131,15 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
     """
     app = make_app(settings, topics.GROUP_STORE, _MAX_BLOCKS * 2)
     worker = Worker(settings)
+    guard = TopicGuard(
+        settings,
+        {
+            topics.GROUP_STORE: (topics.VALID.name, topics.DEAD.name),
+            topics.GROUP_RECEIPTS: (topics.RAW.name,),
+            topics.GROUP_DIMENSIONS: (topics.DIMENSIONS.name,),
+        },
+    )
+    app.before_start = guard.prepare
     valid = app.topic(topics.VALID.name, key_serializer="raw", value_serializer="raw")
     dead = app.topic(topics.DEAD.name, key_serializer="raw", value_serializer="raw")
 
@@ -158,6 +168,10 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
     @app.task  # type: ignore[untyped-decorator]
     async def keep_lease() -> None:
         await or_crash("store", worker.lease.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def guard_topics() -> None:
+        await or_crash("store", guard.run())
 
     @app.task  # type: ignore[untyped-decorator]
     async def sink_receipts() -> None:

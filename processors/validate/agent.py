@@ -11,12 +11,14 @@ from aiokafka import AIOKafkaProducer
 from midstream import topics
 from midstream.events.judge import Judge
 from midstream.events.schemas import load_schemas
+from midstream.kafka.sealing import sign
 from midstream.logs import get_logger
 from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
 from processors.attempts import Attempts
+from processors.remade import TopicGuard
 from processors.store.lease import Lease
-from processors.validate.growth import PartitionsChangedError, check_members, sign, wait_for_older_blocks
+from processors.validate.growth import PartitionsChangedError, check_members, wait_for_older_blocks
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
 from processors.validate.split import RawRecord
@@ -169,9 +171,11 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
     attempts = Attempts.open(settings, topics.GROUP_VALIDATE)
     tell_of_crash(attempts.close)
     validator = Validator(settings, attempts)
+    guard = TopicGuard(settings, {topics.GROUP_VALIDATE: (topics.RAW.name, topics.VALID.name, topics.DEAD.name)})
     raw = app.topic(topics.RAW.name, key_serializer="raw", value_serializer="raw")
 
     def wait() -> None:
+        guard.prepare()
         loop = asyncio.new_event_loop()  # not asyncio.run, which leaves the thread without one, and Faust wants one
         try:
             validator.expected_partitions = loop.run_until_complete(wait_for_older_blocks(settings))
@@ -191,6 +195,10 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
     @app.task  # type: ignore[untyped-decorator]
     async def keep_lease() -> None:
         await or_crash("validate", validator.lease.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def guard_topics() -> None:
+        await or_crash("validate", guard.run())
 
     @app.task  # type: ignore[untyped-decorator]
     async def watch_partitions() -> None:

@@ -13,6 +13,7 @@ from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
+from midstream.kafka.admin import committed_offsets
 from midstream.logs import get_logger
 from midstream.metrics import COMPLETE_UNTIL_SECONDS, IN_FLIGHT_EVENTS, LAG_RECORDS, UNACCOUNTED_EVENTS
 from midstream.settings import Settings
@@ -20,7 +21,7 @@ from processors.remade import TopicRemadeError
 from processors.store.accounting.generations import First, Published, is_anew
 from processors.store.accounting.ledger import COMPLETE, SETTLED, Ledger
 from processors.store.accounting.marks import MarkReader
-from processors.store.accounting.offsets import committed_by, first_records, partitions_of
+from processors.store.accounting.offsets import first_records, partitions_of
 from processors.store.accounting.progress import Offsets, Progress
 from processors.store.accounting.settled import MINUTE_S, Settled
 from processors.store.accounting.watermark import Watermark
@@ -102,11 +103,11 @@ class Accountant:
         raw_ends = await consumer.end_offsets(raw)
         firsts = await first_records(consumer, raw)
         self._look_at_generations(raw_ends, firsts)
-        validated = await committed_by(admin, topics.GROUP_VALIDATE)
+        validated = await committed_offsets(admin, topics.GROUP_VALIDATE)
         validated = {tp: offset for tp, offset in validated.items() if tp in raw_ends}
         ends = await consumer.end_offsets(await partitions_of(admin, *middle))
-        stored = await committed_by(admin, topics.GROUP_STORE)
-        received = await committed_by(admin, topics.GROUP_RECEIPTS)
+        stored = await committed_offsets(admin, topics.GROUP_STORE)
+        received = await committed_offsets(admin, topics.GROUP_RECEIPTS)
         _publish_lag(topics.GROUP_VALIDATE, topics.RAW.name, raw_ends, validated)
         for topic in middle:
             _publish_lag(topics.GROUP_STORE, topic, {tp: end for tp, end in ends.items() if tp.topic == topic}, stored)

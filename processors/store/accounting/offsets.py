@@ -26,12 +26,6 @@ async def partitions_of(admin: AIOKafkaAdminClient, *names: str) -> list[TopicPa
     return found
 
 
-async def committed_by(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
-    """Return what a group has committed."""
-    offsets = await admin.list_consumer_group_offsets(group)
-    return {tp: entry.offset for tp, entry in offsets.items() if entry.offset >= 0}
-
-
 async def first_records(
     consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
 ) -> dict[TopicPartition, First | None]:
