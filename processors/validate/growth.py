@@ -16,9 +16,8 @@ no worker is left that could seal one more:
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -26,6 +25,7 @@ from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.kafka.admin import committed_offsets, member_ids, partitions_of_topics
+from midstream.kafka.sealing import other_members
 from midstream.logs import get_logger
 from midstream.metrics import WAITING_FOR_STORE_BLOCKS
 from midstream.records import RecordError, decode_record
@@ -36,23 +36,10 @@ log = get_logger(__name__)
 _POLL_S = 0.5
 _SAY_S = 10.0
 _FETCH_S = 5.0
-# What the coordinator makes of a client's (or a named instance's) id: "<id>-<uuid>".
-_MEMBER = re.compile(r"-p(\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class PartitionsChangedError(Exception):
     """``telemetry.valid`` has another number of partitions than this worker seals under."""
-
-
-def sign(name: str, partitions: int) -> str:
-    """Return the id of a client, or of a named instance, that seals under this number of partitions."""
-    return f"{name}-p{partitions}"
-
-
-def other_members(ids: Collection[str], partitions: int) -> list[str]:
-    """Return those members of the group that seal under another number; members that say none are left out."""
-    found = ((id_, _MEMBER.search(id_)) for id_ in ids)
-    return sorted(id_ for id_, match in found if match is not None and int(match[1]) != partitions)
 
 
 async def wait_for_older_blocks(settings: Settings) -> int:
