@@ -143,8 +143,9 @@ class Kafka:
             response = await admin.delete_topics([topic], timeout_ms=10_000)
             for name, code in response.topic_error_codes:
                 assert code == 0, f"{name} cannot be deleted: {for_code(code).__name__}"
-            while any(entry["topic"] == topic for entry in await admin.describe_topics(None)):
-                await asyncio.sleep(0.1)  # noqa: ASYNC110 - nothing tells when a topic is gone
+            # Nothing tells when a topic is gone.
+            while any(entry["topic"] == topic for entry in await admin.describe_topics(None)):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         finally:
             await admin.close()
 

@@ -33,6 +33,19 @@ _COLUMNS = (
 )
 
 
+@cache
+def code_revision() -> str:
+    """Return a hash of the code that a result depends on."""
+    digest = hashlib.sha256()
+    paths = [ROOT / name for name in _FILES]
+    for folder in _CODE:
+        paths += (path for path in (ROOT / folder).rglob("*") if path.suffix in _SUFFIXES)
+    for path in sorted(paths):
+        if not _EXCLUDED & set(path.parts) and path.is_file():
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 @dataclass
 class Result:
     """What came out of one run of a case."""
@@ -48,20 +61,7 @@ class Result:
     faults: list[str] = field(default_factory=list)
     """What is wrong, or why it was skipped."""
     notes: dict[str, Any] = field(default_factory=dict)
-    revision: str = field(default_factory=lambda: code_revision())
-
-
-@cache
-def code_revision() -> str:
-    """Return a hash of the code that a result depends on."""
-    digest = hashlib.sha256()
-    paths = [ROOT / name for name in _FILES]
-    for folder in _CODE:
-        paths += (path for path in (ROOT / folder).rglob("*") if path.suffix in _SUFFIXES)
-    for path in sorted(paths):
-        if not _EXCLUDED & set(path.parts) and path.is_file():
-            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    revision: str = field(default_factory=code_revision)
 
 
 class Results:

@@ -70,6 +70,11 @@ class Traffic:
         """Events of the batches taken up so far."""
         return len(self.ledger.batches) * EVENTS
 
+    @property
+    def refused(self) -> int:
+        """Replies but 2xx so far, and requests without a reply."""
+        return sum(times for status, times in self.statuses.copy().items() if not 200 <= status < 300)
+
     def pause(self, timeout_s: float = 60.0) -> None:
         """Take up no new batch, and wait until those under way have their 2xx."""
         self._paused = True

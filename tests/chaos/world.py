@@ -62,6 +62,8 @@ class Shape:
     standins: Mapping[str, str] = field(default_factory=dict)
     """What the stand-ins of ``validate`` or ``store`` do wrong, see :mod:`tests.chaos.standins`; none: the real
     module."""
+    standin_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the stand-ins."""
     tmpfs: Mapping[str, int] = field(default_factory=dict)
     """Folders of the home that are small file systems of their own, with their bytes."""
 
@@ -249,6 +251,7 @@ class World:
                 f"MIDSTREAM_{stage.upper()}_METRICS_PORT": str(port),
                 "CHAOS_DOES": standin,
                 "CHAOS_FOLDER": str(self.run),
+                **self.shape.standin_env,
             }
             if stage == "store" and ENGINE in self.proxies:
                 env["MIDSTREAM_CLICKHOUSE"] = f"http://127.0.0.1:{self._engine_proxy_port}/midstream"
