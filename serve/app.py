@@ -47,7 +47,8 @@ def create_app(
     if services is not None:
         app.state.services = services
     install_error_handlers(app)
-    for router in (validate.router, trace.router, dimensions.router, credentials.router, status.router):
+    routers = (validate.router, trace.router, dimensions.router, credentials.router, status.router)
+    for router in routers:
         app.include_router(router)
-    install_docs(app)
+    install_docs(app, routers)
     return app

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import HTMLResponse
 
@@ -177,8 +179,24 @@ def _telemetry_operation() -> dict[str, Any]:
     }
 
 
-def install_docs(app: FastAPI) -> None:
-    """Add ``/openapi.json``'s telemetry endpoint and the page ``/docs`` with its own copy of Swagger UI."""
+def _restore_nulls(routers: Sequence[APIRouter], document: dict[str, Any]) -> None:
+    """Put the examples of replies back as they were given: FastAPI leaves out every null of them."""
+    for route in (route for router in routers for route in router.routes):
+        if not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
+        for method in route.methods or ():
+            replies = document["paths"][route.path_format][method.lower()]["responses"]
+            for status, reply in route.responses.items():
+                for kind, content in reply.get("content", {}).items():
+                    given = {name: content[name] for name in ("example", "examples") if name in content}
+                    replies[str(status)]["content"][kind].update(given)
+
+
+def install_docs(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Add ``/openapi.json``'s telemetry endpoint and the page ``/docs`` with its own copy of Swagger UI.
+
+    ``routers`` are those of the application.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -191,6 +209,7 @@ def install_docs(app: FastAPI) -> None:
             for methods in document["paths"].values():
                 for operation in methods.values():
                     operation["responses"].pop("422", None)  # FastAPI's own: ours is 400
+            _restore_nulls(routers, document)
             for name in ("HTTPValidationError", "ValidationError"):
                 document["components"].get("schemas", {}).pop(name, None)
             document["paths"] = {**telemetry, **document["paths"]}

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
 from midstream.registry.migrate import migrate
 from midstream.settings import Settings
+from midstream.trace.arrivals import BatchFacts, Evidence, Sighting, Stored, Trace, judge
+from midstream.trace.tracer import TracerBusyError
 from serve.app import create_app
 from serve.readiness import OK, Readiness
 from serve.services import Services
@@ -64,6 +67,40 @@ class FakeFinder:
         if self.away:
             raise ClickHouseError("no answer from ClickHouse: secret-host", None)
         return self.rows.get((type_, id_))
+
+
+class FakeTracer:
+    """Knows what a test tells it."""
+
+    def __init__(self) -> None:
+        self.traces: dict[str, Trace] = {}
+        self.asked: list[str] = []
+        self.complete = True
+        self.away = False
+        self.busy = False
+
+    def store(self, mid: str, *credentials: str, event: str = '{"mid": "x"}') -> None:
+        """Know an event that arrived by these credentials, the first of which stored it."""
+        sightings = [
+            Sighting(
+                Evidence.DUPLICATE if number else Evidence.EVENT,
+                f"b{number}",
+                0,
+                1_700_000_000_000 + number,
+                facts=BatchFacts("http", "msg", "d", credential, "telemetry.raw", 1, number),
+            )
+            for number, credential in enumerate(credentials)
+        ]
+        self.traces[mid] = judge(mid, sightings, stored=Stored("learning_events", 1_700_000_000_500), event=event)
+
+    async def trace(self, mids: Sequence[str], *, with_event: bool = False) -> list[Trace]:
+        if self.busy:
+            raise TracerBusyError
+        if self.away:
+            raise ClickHouseError("no answer from ClickHouse: secret-host", None)
+        self.asked += mids
+        found = [self.traces.get(mid) or judge(mid, [], complete=self.complete) for mid in mids]
+        return [one if with_event else replace(one, event=None) for one in found]
 
 
 class Parts:
@@ -120,6 +157,11 @@ def finder() -> FakeFinder:
 
 
 @pytest.fixture
+def tracer() -> FakeTracer:
+    return FakeTracer()
+
+
+@pytest.fixture
 def parts() -> Parts:
     return Parts()
 
@@ -131,6 +173,7 @@ async def services(
     credentials: Credentials,
     publisher: FakePublisher,
     finder: FakeFinder,
+    tracer: FakeTracer,
     parts: Parts,
 ) -> AsyncIterator[Services]:
     async def check() -> dict[str, str]:
@@ -144,6 +187,7 @@ async def services(
         register=credentials.register,
         publisher=publisher,
         finder=finder,
+        tracer=tracer,
         validations=validations,
         accepting=lambda: parts.accepting,
         readiness=Readiness({"parts": check}, remember_s=0),

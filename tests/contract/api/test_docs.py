@@ -33,6 +33,8 @@ async def test_the_document_names_every_endpoint_and_its_replies(client: httpx.A
         ("/api/data/v1/telemetry", "post"): telemetry,
         ("/v1/telemetry", "post"): telemetry,
         ("/v1/validate", "post"): {"200", "400", "401", "413", "415", "503"},
+        ("/v1/trace/{mid}", "get"): {"200", "400", "401", "404", "503"},
+        ("/v1/trace", "post"): {"200", "400", "401", "408", "413", "415", "503"},
         ("/v1/dimensions/{type}/{id}", "put"): {"200", "400", "401", "403", "404", "413", "503"},
         ("/v1/dimensions/{type}/{id}", "get"): {"200", "401", "403", "404", "503"},
         ("/v1/dimensions/{type}", "post"): {"200", "400", "401", "403", "404", "503"},

@@ -208,7 +208,8 @@ def test_every_look_up_reads_an_index_not_a_table(
     )
     clickhouse.rows(
         "INSERT INTO duplicate_rows (mid, batch_id, event_index, received_at, first_batch_id)"
-        " SELECT concat('m', toString(number)), 'd', number, toDateTime64(1790000000 + number / 100, 3, 'UTC'), 'b' FROM numbers(100000)"
+        " SELECT concat('m', toString(number)), 'd', number, toDateTime64(1790000000 + number / 100, 3, 'UTC'), 'b'"
+        " FROM numbers(100000)"
     )
     clickhouse.command("OPTIMIZE TABLE learning_events FINAL")
     clickhouse.command("OPTIMIZE TABLE duplicate_rows FINAL")
