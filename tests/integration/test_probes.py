@@ -38,7 +38,8 @@ SHOWN = {
     "web": {
         "REQUESTS", "REQUEST_SECONDS", "RECEIVED_BATCHES", "RECEIVED_EVENTS", "RECEIVED_BYTES", "IN_FLIGHT_BYTES",
         "CREDENTIAL_CACHE_ENTRIES", "DIMENSION_ROWS", "DIMENSION_IN_FLIGHT_BYTES", "VALIDATIONS",
-        "PRODUCER_REBUILDS",
+        "PRODUCER_REBUILDS", "SPOOL_BYTES", "SPOOL_BATCHES", "SPOOL_OLDEST_AGE_SECONDS", "SPOOLED_BATCHES",
+        "SPOOL_DRAINED_BATCHES", "SPOOL_REFUSED_BATCHES", "SPOOL_DAMAGED_BYTES",
     },
     "validate": {
         "VALIDATED_BATCHES", "VALIDATED_EVENTS", "DEAD_LETTERS", "SEALED_BLOCKS", "SEALED_ROWS",
@@ -213,36 +214,32 @@ def status(clients: Outside, path: str) -> int:
     return clients.http.get(path).status_code
 
 
-def test_without_kafka_batches_are_refused_until_it_is_back(quiet: Pipeline, clients: Outside) -> None:
+def test_without_kafka_batches_are_kept_and_the_rest_is_refused(quiet: Pipeline, clients: Outside) -> None:
     before = processes_of(quiet)["web"]
-    event = make_event()
-    body = make_body([event])
+    events = [make_event() for _ in range(3)]
+    clients.send([make_event()])
     stop_process(quiet, "kafka")
     try:
         began = time.monotonic()
-        response = clients.post(body)
+        batch_ids = [clients.send(events[:1])]
         assert time.monotonic() - began < 12  # kafka_timeout_ms, and a little
-        assert response.status_code == 503
-        assert int(response.headers["retry-after"]) > 0
-        assert check_reply(response, "failed")["err"] in ("KAFKA_UNAVAILABLE", "OUTCOME_UNKNOWN")
-        wait_until("/accepting is 503", lambda: status(clients, "/accepting") == 503, 15)
         wait_until("/ready is 503", lambda: status(clients, "/ready") == 503, 15)
         began = time.monotonic()
-        response = clients.post(body)
-        assert time.monotonic() - began < 1  # known by now: nobody waits
-        assert (response.status_code, check_reply(response, "failed")["err"]) == (503, "KAFKA_UNAVAILABLE")
-        assert int(response.headers["retry-after"]) > 0
+        batch_ids.append(clients.send(events[1:2]))
+        assert time.monotonic() - began < 3  # known by now: nobody waits
+        assert {status(clients, "/accepting") for _ in range(10)} == {200}
         response = clients.operate("PUT", "/v1/dimensions/user/u", {"a": 1})
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
         assert status(clients, "/health") == 200
-        assert "collector" in clients.http.get("/ready").json()["parts"]
+        assert clients.http.get("/ready").json()["parts"]["collector"] == "ok"
     finally:
         start_process(quiet, "kafka")
-    wait_until("/accepting is 200 again", lambda: status(clients, "/accepting") == 200, BACK_S)
     quiet.wait_ready(BACK_S)
-    clients.settle([clients.send([event])])
-    assert set(clients.events([event["mid"]])) == {event["mid"]}
+    batch_ids.append(clients.send(events[2:]))
+    found = clients.settle(batch_ids, BACK_S)
+    assert (found.stored, found.duplicate) == (3, 0)
+    assert set(clients.events([event["mid"] for event in events])) == {event["mid"] for event in events}
     clients.wait_accounted()
     assert processes_of(quiet)["web"] == before
 
