@@ -180,7 +180,7 @@ class Storer:
         counts = [0, 0, 0]
         rows, seed = block, record.value
         while rows.num_rows:
-            turn = self._store_rows(record.partition, seed, rows, hashes, partitions, cache)
+            turn = self._store_rows(record.partition, seed, rows, hashes, partitions, cache, stored_at_ms)
             duplicates += turn.duplicates
             rejects += turn.rejects
             counts = [sum(pair) for pair in zip(counts, turn.counts, strict=True)]
@@ -202,15 +202,23 @@ class Storer:
         )
 
     def _store_rows(
-        self, partition: int, seed: bytes, block: pa.RecordBatch, hashes: Hashes, partitions: int, cache: DedupeCache
+        self,
+        partition: int,
+        seed: bytes,
+        block: pa.RecordBatch,
+        hashes: Hashes,
+        partitions: int,
+        cache: DedupeCache,
+        stored_at_ms: int,
     ) -> _Turn:
-        """Store what is new of a block's rows, under tokens made of ``seed``."""
+        """Store what is new of a block's rows, under tokens made of ``seed``; all carry the block's ``stored_at_ms``,
+        by which ``block_rows`` says when they became visible."""
         decision = decide(block, hashes, partitions, cache)
         all_new = len(decision.new) == block.num_rows
         new = block if all_new else block.take(pa.array(decision.new))
         rejects: list[dict[str, Any]] = []
         if new.num_rows:
-            stored_at = pa.array([self._clock_ms()] * new.num_rows, _MS)
+            stored_at = pa.array([stored_at_ms] * new.num_rows, _MS)
             units = event_units(new, _EXTRA, [stored_at, *denormalise(new, self._dimensions)], seed)
             write = partial(self._writer.write_events, tried_before=partition in cache.unproven)
             with self.valid_tries.waiting():
