@@ -1,0 +1,190 @@
+"""The audit itself: ClickHouse hour by hour, then Kafka about what does not agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from midstream.audit.findings import Finding, Kind, Report, format_time, runs, slices
+from midstream.audit.records import KafkaAwayError, RawReader
+from midstream.audit.store import AuditStore, Place, WrongBatch
+from midstream.settings import Settings
+
+_HOUR_MS = 3600 * 1000
+_HASHES = 1 << 64
+_ROWS_A_BUCKET = 2_000_000
+_MAX_RECORDS_READ = 10_000
+_GAPS_SHOWN = 1_000
+
+Told = Callable[[str, float], None]
+"""Told what is done, and how much of it (0 to 1)."""
+
+
+class NothingCompleteError(Exception):
+    """There is nothing yet that could be proven; the message says why."""
+
+
+async def audit(
+    settings: Settings, store: AuditStore, from_ms: int | None, to_ms: int | None, limit: int, told: Told
+) -> Report:
+    """Audit what was received from ``from_ms`` on and before ``to_ms`` (epoch milliseconds).
+
+    Without them, it begins with the oldest batch whose events are kept and ends with ``complete_until``, and it never
+    goes beyond that: what is later is in flight.
+
+    Raises:
+        ClickHouseError: ClickHouse does not answer.
+        NothingCompleteError: no moment is known before which everything is complete.
+    """
+    oldest_ms, newest_ms, complete_ms = store.bounds()
+    if not complete_ms:
+        raise NothingCompleteError(
+            "`complete_until` is not known yet: no collector has said how far it is, or store does not run"
+        )
+    asked_to_ms = complete_ms if to_ms is None else to_ms
+    begin_ms = (oldest_ms or complete_ms) if from_ms is None else from_ms
+    report = Report(begin_ms, min(asked_to_ms, complete_ms), complete_ms, limit)
+    owed_ms = store.owed_from()
+    if report.from_ms < owed_ms and oldest_ms and oldest_ms < owed_ms:
+        report.from_ms = min(owed_ms, report.to_ms)
+        report.notes.append(f"begins at {format_time(owed_ms)}: of what is older, retention may have deleted events")
+    if asked_to_ms > complete_ms:
+        report.notes.append(f"ends at complete_until, {format_time(complete_ms)}: what is later may be in flight")
+    in_flight_to_ms = newest_ms + 1 if to_ms is None else min(asked_to_ms, newest_ms + 1)
+    if in_flight_to_ms > max(complete_ms, begin_ms):
+        batches, report.counts.in_flight = store.in_flight(max(complete_ms, begin_ms), in_flight_to_ms)
+        if batches:
+            report.notes.append(f"in flight: {batches} batches received after complete_until")
+    wrong = _compare(store, report, told)
+    _find_doubled(store, report, told)
+    await _ask_kafka(settings, store, report, wrong, told)
+    return report
+
+
+def _compare(store: AuditStore, report: Report, told: Told) -> list[WrongBatch]:
+    wrong: list[WrongBatch] = []
+    length_ms = max(report.to_ms - report.from_ms, 1)
+    for begin_ms, end_ms in slices(report.from_ms, report.to_ms, _HOUR_MS):
+        counts, found = store.compare(begin_ms, end_ms)
+        report.counts.add(counts)
+        for batch in found:
+            if len(wrong) < report.limit:
+                wrong.append(batch)
+            if batch.surplus_places:
+                _find_surplus(store, report, batch, begin_ms, end_ms)
+            if batch.doubled:
+                report.find(
+                    Finding(Kind.DOUBLED, batch.batch_id, count=batch.doubled, note="arrivals stored more than once")
+                )
+        told("comparing batches with arrivals", (end_ms - report.from_ms) / length_ms)
+    return wrong
+
+
+def _find_surplus(store: AuditStore, report: Report, batch: WrongBatch, begin_ms: int, end_ms: int) -> None:
+    note = "its batch has fewer events" if batch.is_known else "nobody received such a batch"
+    named = store.mids_of(batch.batch_id, begin_ms, end_ms, batch.surplus_places)
+    for index, mid, outcome in named:
+        report.find(Finding(Kind.SURPLUS, batch.batch_id, index, mid, note=f"{outcome}; {note}"))
+    if batch.surplus > len(batch.surplus_places):
+        more = batch.surplus - len(batch.surplus_places)
+        report.find(Finding(Kind.SURPLUS, batch.batch_id, count=more, note="further arrivals of this batch"))
+
+
+def _find_doubled(store: AuditStore, report: Report, told: Told) -> None:
+    """Find mids that are stored twice, whenever: hash by hash, so that memory stays bounded."""
+    buckets = store.stored_rows() // _ROWS_A_BUCKET + 1
+    report.counts.doubled = 0  # counted by mid, which an arrival stored twice is too
+    for bucket in range(buckets):
+        first, last = _HASHES * bucket // buckets, _HASHES * (bucket + 1) // buckets - 1
+        for row in store.doubled_mids(first, last, report.from_ms, report.to_ms):
+            arrivals = ", ".join(f"{batch_id}/{index}" for batch_id, index in row["arrivals"])
+            count = int(row["rows"]) - 1
+            report.counts.doubled += count
+            report.find(
+                Finding(Kind.DOUBLED, mid=row["mid"], eid=row["eid"], count=count, note=f"stored as {arrivals}")
+            )
+        told("looking for mids stored twice", (bucket + 1) / buckets)
+
+
+async def _ask_kafka(
+    settings: Settings, store: AuditStore, report: Report, wrong: list[WrongBatch], told: Told
+) -> None:
+    """Find the batches that are not in ``batches``, and name the events that are missing."""
+    for collector, first, count in store.sequence_gaps(report.from_ms, report.to_ms, _GAPS_SHOWN):
+        report.counts.gaps += count
+        report.find(Finding(Kind.SEQUENCE_GAP, collector=collector, sequence=first, count=count))
+    gaps = store.offset_gaps(report.from_ms, report.to_ms)
+    lossy = [batch for batch in wrong if batch.missing]
+    places = store.places([batch.batch_id for batch in lossy])
+    told("asking Kafka", 0)
+    if not gaps and not lossy:
+        return
+    try:
+        async with RawReader.open(settings) as reader:
+            await _check_offsets(reader, store, report, gaps)
+            await _name_missing(reader, report, lossy, places)
+    except KafkaAwayError as error:
+        if gaps:
+            offsets = sum(count for _, count in gaps)
+            report.unchecked.append(f"{offsets} offsets of telemetry.raw without a batch: Kafka is away ({error})")
+        for batch in lossy:
+            _find_missing(report, batch, places.get(batch.batch_id), [])
+    told("asking Kafka", 1)
+
+
+async def _check_offsets(reader: RawReader, store: AuditStore, report: Report, gaps: list[tuple[Place, int]]) -> None:
+    """Look at the records that no row of ``batches`` names. One that holds a batch which is there lies in Kafka twice,
+    and only its other place is named."""
+    asked = [
+        replace(place, offset=offset) for place, count in gaps for offset in range(place.offset, place.offset + count)
+    ][: _MAX_RECORDS_READ + 1]
+    if len(asked) > _MAX_RECORDS_READ:
+        report.unchecked.append(f"more than {_MAX_RECORDS_READ} offsets of telemetry.raw without a batch: the rest")
+        asked.pop()
+    gone = 0
+    found: dict[Place, str] = {}
+    async for place, batch in reader.read(asked):
+        if batch is None:
+            gone += 1
+        else:
+            found[place] = batch.batch_id
+    known = store.known(sorted(set(found.values())))
+    lost = sorted((place for place, batch_id in found.items() if batch_id not in known), key=_order)
+    report.counts.gaps += len(lost)
+    for place in lost:
+        report.find(
+            Finding(Kind.OFFSET_GAP, found[place], topic=place.topic, partition=place.partition, offset=place.offset)
+        )
+    if gone:
+        report.notes.append(
+            f"{gone} offsets of telemetry.raw without a batch: Kafka has deleted the records, which may have been"
+            " second copies; that no batch is lost is said by the collectors' numbers"
+        )
+
+
+def _order(place: Place) -> tuple[str, int, int]:
+    return place.topic, place.partition, place.offset
+
+
+async def _name_missing(reader: RawReader, report: Report, lossy: list[WrongBatch], places: dict[str, Place]) -> None:
+    by_place = {places[batch.batch_id]: batch for batch in lossy if batch.batch_id in places}
+    async for place, raw in reader.read(by_place):
+        batch = by_place[place]
+        if raw is None or raw.batch_id != batch.batch_id:  # deleted, or the topic was made anew
+            _find_missing(report, batch, place, [])
+        else:
+            _find_missing(report, batch, place, [raw.names(index) for index in batch.missing_places])
+
+
+def _find_missing(report: Report, batch: WrongBatch, place: Place | None, names: list[tuple[str, str]]) -> None:
+    at = place or Place("", -1, -1)
+    whole = Finding(Kind.MISSING, batch.batch_id, topic=at.topic, partition=at.partition, offset=at.offset)
+    if names:
+        for index, (mid, eid) in zip(batch.missing_places, names, strict=True):
+            report.find(replace(whole, event_index=index, mid=mid, eid=eid))
+    else:
+        for first, count in runs(batch.missing_places):
+            report.find(replace(whole, event_index=first, count=count, note="Kafka does not have its record any more"))
+    if batch.missing > len(batch.missing_places):
+        more = batch.missing - len(batch.missing_places)
+        report.find(replace(whole, count=more, note="further events of this batch"))

@@ -1,0 +1,251 @@
+"""What an audit asks of ClickHouse. The comparing is done there; only sums and what does not agree come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from midstream.audit.findings import Counts, slices
+from midstream.clickhouse.client import ClickHouse
+
+_WRONG_BATCHES = 1_000
+_PLACES = 1_000
+_CHUNK_OFFSETS = 65_536
+_MAX_GAPS = 10_000
+
+_WITHIN = "received_at >= fromUnixTimestamp64Milli({from:Int64}) AND received_at < fromUnixTimestamp64Milli({to:Int64})"
+
+# As the view `accounting` counts, but batch by batch, and without waiting for anything: all of them are through.
+_BATCHES = f"""
+SELECT
+    batch_id,
+    max(is_batch) AS is_known,
+    max(batch_events) AS events,
+    max(body_events) AS body,
+    groupBitmapStateIf(place, outcome = 1) AS stored_places,
+    groupBitmapStateIf(place, outcome = 2) AS duplicate_places,
+    groupBitmapStateIf(place, outcome = 3) AS rejected_places,
+    bitmapOr(stored_places, duplicate_places) AS kept_places,
+    bitmapOr(kept_places, rejected_places) AS all_places,
+    bitmapCardinality(bitmapSubsetInRange(all_places, toUInt32(0), events)) AS within,
+    least(events - within, body) AS rejected_whole,
+    events - within - rejected_whole AS missing,
+    bitmapCardinality(all_places) - within AS surplus,
+    countIf(outcome = 1) - bitmapCardinality(stored_places) AS doubled
+FROM
+(
+    SELECT batch_id, toUInt32(0) AS place, 0 AS outcome, events AS batch_events, 1 AS is_batch,
+        toUInt32(0) AS body_events
+    FROM batch_rows WHERE {_WITHIN}
+    UNION ALL
+    SELECT batch_id, event_index, 1, 0, 0, 0 FROM events WHERE {_WITHIN}
+    UNION ALL
+    SELECT batch_id, event_index, 2, 0, 0, 0 FROM duplicate_rows WHERE {_WITHIN}
+    UNION ALL
+    SELECT batch_id, toUInt32(greatest(event_index, 0)), if(event_index < 0, 4, 3), 0, 0, if(event_index < 0, events, 0)
+    FROM rejects WHERE {_WITHIN}
+)
+GROUP BY batch_id
+"""  # noqa: S608 - constants
+
+
+@dataclass(frozen=True, slots=True)
+class WrongBatch:
+    """A batch whose arrivals are not what its receipt says. Places are indices in ``events``, the first ones."""
+
+    batch_id: str
+    is_known: bool
+    missing: int
+    surplus: int
+    doubled: int
+    missing_places: list[int]
+    surplus_places: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch lies in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class AuditStore:
+    """Reads ClickHouse; every call raises ClickHouseError when it does not answer."""
+
+    def __init__(self, clickhouse: ClickHouse) -> None:
+        self._clickhouse = clickhouse
+
+    def bounds(self) -> tuple[int, int, int]:
+        """Return the receipts of the oldest and of the newest batch, and ``complete_until``; epoch milliseconds, 0
+        where there is none."""
+        ((oldest, newest, complete),) = self._clickhouse.rows(
+            "SELECT toUnixTimestamp64Milli(min(received_at)), toUnixTimestamp64Milli(max(received_at)), "
+            "(SELECT toUnixTimestamp64Milli(complete_until) FROM complete_until) FROM batch_rows"
+        )
+        return int(oldest), int(newest), int(complete)
+
+    def owed_from(self) -> int:
+        """Return the moment before which retention may have deleted events, epoch milliseconds."""
+        return int(self._clickhouse.rows("SELECT toUnixTimestamp64Milli(owed_from) FROM retention")[0][0])
+
+    def in_flight(self, from_ms: int, to_ms: int) -> tuple[int, int]:
+        """Return how many batches were received in a time, and how many events are in them."""
+        ((batches, events),) = self._clickhouse.rows(
+            f"SELECT count(), sum(events) FROM batches WHERE {_WITHIN}",  # noqa: S608 - a constant
+            {"from": from_ms, "to": to_ms},
+        )
+        return int(batches), int(events)
+
+    def compare(self, from_ms: int, to_ms: int) -> tuple[Counts, list[WrongBatch]]:
+        """Compare all batches of a time with their arrivals; return the sums, and the first batches that are wrong."""
+        row = self._clickhouse.rows(
+            "SELECT countIf(is_known), sum(events), sum(bitmapCardinality(stored_places)), "  # noqa: S608 - constants
+            "sum(bitmapAndnotCardinality(duplicate_places, stored_places)), "
+            "sum(bitmapAndnotCardinality(rejected_places, kept_places) + rejected_whole), "
+            "sum(missing), sum(surplus), sum(doubled), "
+            f"groupArrayIf({_WRONG_BATCHES})((batch_id, is_known, missing, surplus, doubled, "
+            f"if(missing > 0, arraySlice(arrayFilter(place -> NOT bitmapContains(all_places, place), range(events)), "
+            f"1, {_PLACES}), []), "
+            f"if(surplus > 0, bitmapToArray(bitmapSubsetLimit(all_places, events, {_PLACES})), [])), "
+            f"missing > 0 OR surplus > 0 OR doubled > 0) FROM ({_BATCHES})",
+            {"from": from_ms, "to": to_ms},
+        )[0]
+        numbers = [int(number) for number in row[:8]]
+        batches, received, stored, duplicate, rejected, missing, surplus, doubled = numbers
+        counts = Counts(batches, received, stored, duplicate, rejected, 0, missing, surplus, doubled)
+        wrong = [
+            WrongBatch(batch_id, bool(known), int(lost), int(more), int(twice), list(lost_places), list(more_places))
+            for batch_id, known, lost, more, twice, lost_places, more_places in row[8]
+        ]
+        return counts, wrong
+
+    def places(self, batch_ids: list[str]) -> dict[str, Place]:
+        """Return where batches lie in Kafka."""
+        rows = self._clickhouse.rows(
+            "SELECT batch_id, topic, partition, offset FROM batches WHERE batch_id IN {ids:Array(String)}",
+            {"ids": batch_ids},
+        )
+        return {row[0]: Place(row[1], int(row[2]), int(row[3])) for row in rows}
+
+    def known(self, batch_ids: list[str]) -> set[str]:
+        """Return those of these batches that are in ``batches``."""
+        rows = self._clickhouse.rows(
+            "SELECT DISTINCT batch_id FROM batch_rows WHERE batch_id IN {ids:Array(String)}", {"ids": batch_ids}
+        )
+        return {row[0] for row in rows}
+
+    def mids_of(self, batch_id: str, from_ms: int, to_ms: int, places: list[int]) -> list[tuple[int, str, str]]:
+        """Return index, mid and outcome of these arrivals of a batch."""
+        rows = self._clickhouse.rows(
+            "SELECT event_index, mid, outcome FROM ("  # noqa: S608 - constants
+            f"SELECT event_index, mid, 'stored' AS outcome, received_at, batch_id FROM events WHERE {_WITHIN} "
+            "UNION ALL "
+            f"SELECT event_index, mid, 'duplicate', received_at, batch_id FROM duplicates WHERE {_WITHIN} UNION ALL "
+            f"SELECT toUInt32(event_index), mid, 'rejected', received_at, batch_id FROM rejects WHERE {_WITHIN} "
+            "AND event_index >= 0) WHERE batch_id = {batch:String} AND event_index IN {places:Array(UInt32)} "
+            "ORDER BY event_index, outcome",
+            {"from": from_ms, "to": to_ms, "batch": batch_id, "places": places},
+        )
+        return [(int(index), mid, outcome) for index, mid, outcome in rows]
+
+    def stored_rows(self) -> int:
+        """Return how many events are stored in all."""
+        return int(self._clickhouse.rows("SELECT count() FROM events")[0][0])
+
+    def doubled_mids(self, first_hash: int, last_hash: int, from_ms: int, to_ms: int) -> list[dict[str, Any]]:
+        """Return the mids whose hash lies between two and that are stored more than once, one of them in the time.
+
+        Sought among everything that is stored, by the projection that is sorted by hash; then by the mid itself.
+        """
+        return self._clickhouse.named_rows(
+            "SELECT mid, count() AS rows, groupArray(10)((batch_id, event_index)) AS arrivals, any(eid) AS eid, "  # noqa: S608
+            f"countIf({_WITHIN}) AS here FROM events WHERE mid_hash IN (SELECT mid_hash FROM events "
+            "WHERE mid_hash >= {first:UInt64} AND mid_hash <= {last:UInt64} GROUP BY mid_hash HAVING count() > 1) "
+            "GROUP BY mid HAVING rows > 1 AND here > 0 ORDER BY mid LIMIT 10000",
+            {"from": from_ms, "to": to_ms, "first": first_hash, "last": last_hash},
+        )
+
+    def sequence_gaps(self, from_ms: int, to_ms: int, limit: int) -> list[tuple[str, int, int]]:
+        """Return collector, first missing number and how many are missing in a row.
+
+        A collector counts its batches without a gap. What it numbered and then could not hand over has no later number
+        behind it that came over HTTP: so a number is missing below the highest that did. A spool hands over all that
+        it holds, whatever came between.
+        """
+        rows = self._clickhouse.rows(
+            "SELECT collector, before + 1, sequence - before - 1 FROM ("  # noqa: S608 - constants
+            "SELECT collector, toInt64(sequence) AS sequence, received_at, "
+            "lagInFrame(toInt64(sequence), 1, toInt64(-1)) OVER numbers AS before, "
+            "maxIf(toInt64(sequence), source = 'http' OR endsWith(collector, '/spool')) "
+            "OVER (PARTITION BY collector) AS highest "
+            "FROM batches WHERE source != 'import' AND collector IN (SELECT collector FROM batch_rows "
+            f"WHERE {_WITHIN} GROUP BY collector "
+            "HAVING uniqExact(sequence) != max(sequence) - min(sequence) + 1 OR min(sequence) > 0) "
+            "AND received_at < fromUnixTimestamp64Milli({to:Int64}) "
+            "WINDOW numbers AS (PARTITION BY collector ORDER BY sequence ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)) "
+            "WHERE sequence - before > 1 AND before + 1 < highest "
+            "AND received_at >= fromUnixTimestamp64Milli({from:Int64}) ORDER BY collector, sequence "
+            "LIMIT {limit:UInt32}",
+            {"from": from_ms, "to": to_ms, "limit": limit},
+        )
+        return [(collector, int(first), int(count)) for collector, first, count in rows]
+
+    def offset_gaps(self, from_ms: int, to_ms: int) -> list[tuple[Place, int]]:
+        """Return runs of offsets of ``telemetry.raw`` that no batch has: the first, and how many.
+
+        Within the present generation of each partition, between the least and the greatest offset of the time's
+        batches, and below what is through.
+        """
+        parameters = {"from": from_ms, "to": to_ms, "chunk": _CHUNK_OFFSETS}
+        spans = self._clickhouse.rows(_SPANS, parameters)
+        there = {
+            (topic, int(partition), int(chunk)): int(count)
+            for topic, partition, chunk, count in self._clickhouse.rows(
+                "SELECT topic, partition, intDiv(offset, {chunk:UInt32}) AS chunk, "  # noqa: S608 - constants
+                f"bitmapCardinality(groupBitmapState(offset)) FROM batch_rows INNER JOIN ({_SPANS}) AS spans "
+                "USING (topic, partition) WHERE appended_at >= generation AND offset >= low AND offset < high "
+                "GROUP BY topic, partition, chunk",
+                parameters,
+            )
+        }
+        found: list[tuple[Place, int]] = []
+        for topic, partition, low, high, _ in spans:
+            for first, last in slices(int(low), int(high), _CHUNK_OFFSETS):
+                count = there.get((topic, int(partition), first // _CHUNK_OFFSETS), 0)
+                if count != last - first and len(found) < _MAX_GAPS:
+                    found += self._gaps_of(Place(topic, int(partition), first), last, from_ms, to_ms)
+        return found
+
+    def _gaps_of(self, start: Place, last: int, from_ms: int, to_ms: int) -> list[tuple[Place, int]]:
+        rows = self._clickhouse.rows(
+            "SELECT DISTINCT offset FROM batch_rows "  # noqa: S608 - constants
+            f"INNER JOIN ({_SPANS}) AS spans USING (topic, partition) "
+            "WHERE appended_at >= generation AND topic = {topic:String} AND partition = {partition:UInt32} "
+            "AND offset >= {first:UInt64} AND offset < {last:UInt64} ORDER BY offset",
+            {
+                "from": from_ms,
+                "to": to_ms,
+                "topic": start.topic,
+                "partition": start.partition,
+                "first": start.offset,
+                "last": last,
+            },
+        )
+        found, expected = [], start.offset
+        for offset in [*(int(row[0]) for row in rows), last]:
+            if offset > expected:
+                found.append((Place(start.topic, start.partition, expected), offset - expected))
+            expected = offset + 1
+        return found
+
+
+# The offsets to look at in each partition: those between the time's first and last batch, of the present generation.
+_SPANS = f"""
+SELECT topic, partition, min(offset) AS low, least(max(offset) + 1, max(complete_offset)) AS high,
+    max(since) AS generation
+FROM batch_rows INNER JOIN progress USING (topic, partition)
+WHERE appended_at >= since AND {_WITHIN}
+GROUP BY topic, partition
+"""  # noqa: S608 - constants

@@ -1,0 +1,223 @@
+"""The audit against the real engine: what tests write straight into the tables, it finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from midstream.audit.findings import Report, parse_time
+from midstream.audit.run import NothingCompleteError, audit
+from midstream.audit.store import AuditStore
+from midstream.clickhouse.client import ClickHouse
+from midstream.settings import Settings
+from tests.contract.engine.conftest import free_port
+
+AT = "2026-01-01 10:00:30"
+COMPLETE = "2026-01-01 12:00:00"
+NOWHERE: dict[str, Any] = {"kafka": f"127.0.0.1:{free_port()}", "kafka_timeout_ms": 300}
+
+
+def batch(
+    clickhouse: ClickHouse, number: int, events: int = 3, *, at: str = AT, collector: str = "c/0", source: str = "http"
+) -> str:
+    """Write a batch whose events are all stored; its number is its sequence and its offset."""
+    batch_id = f"b{number}"
+    clickhouse.command(
+        "INSERT INTO batch_rows (batch_id, received_at, events, sequence, collector, topic, partition, offset, source, "
+        f"appended_at) VALUES ('{batch_id}', '{at}', {events}, {number}, '{collector}', 'telemetry.raw', 0, {number}, "
+        f"'{source}', '{at}')"
+    )
+    stored(clickhouse, batch_id, range(events), at)
+    return batch_id
+
+
+def stored(clickhouse: ClickHouse, batch_id: str, places: Sequence[int], at: str = AT, mid: str = "") -> None:
+    clickhouse.command(
+        "INSERT INTO learning_events (mid, mid_hash, eid, batch_id, event_index, received_at) "
+        f"SELECT if('{mid}' = '', concat('{batch_id}-', toString(place)), '{mid}') AS mid, xxh3(mid), 'START', "
+        f"'{batch_id}', place, '{at}' FROM (SELECT arrayJoin({list(places)}) AS place)"
+    )
+
+
+@pytest.fixture
+def sound(clickhouse: ClickHouse) -> ClickHouse:
+    """Five batches that are through."""
+    for number in range(5):
+        batch(clickhouse, number)
+    clickhouse.command(
+        "INSERT INTO progress_rows (topic, partition, complete_offset, published_at, since) "
+        f"VALUES ('telemetry.raw', 0, 5, '{COMPLETE}', '{AT}')"
+    )
+    clickhouse.command(f"INSERT INTO watermark_rows VALUES ('complete', '{COMPLETE}')")
+    return clickhouse
+
+
+def run(clickhouse: ClickHouse, begin: str | None = None, end: str | None = None) -> Report:
+    times = (None if begin is None else parse_time(begin), None if end is None else parse_time(end))
+    shares: list[float] = []
+    found = asyncio.run(
+        audit(Settings(**NOWHERE), AuditStore(clickhouse), *times, 1_000, lambda _, share: shares.append(share))
+    )
+    assert all(0 <= share <= 1 for share in shares)
+    assert all(finding.line() for finding in found.findings)
+    return found
+
+
+def kinds(report: Report) -> list[str]:
+    return [finding.kind.value for finding in report.findings]
+
+
+def test_what_adds_up_is_proven_without_kafka(sound: ClickHouse) -> None:
+    report = run(sound)
+    assert report.proven, report.as_dict()
+    counts = report.counts
+    assert (counts.batches, counts.received, counts.stored) == (5, 15, 15)
+    assert report.unchecked == report.notes == []
+
+
+def test_every_outcome_counts_once(sound: ClickHouse) -> None:
+    sound.command(
+        "INSERT INTO batch_rows (batch_id, received_at, events, sequence, collector, source) "
+        f"VALUES ('x', '{AT}', 10, 5, 'c/0', 'http'), ('y', '{AT}', 4, 6, 'c/0', 'http')"
+    )
+    stored(sound, "x", range(4))
+    for table, places in (("duplicate_rows", [3, 4, 5]), ("reject_rows", [5, 6, 7, 8, 9])):
+        sound.command(
+            f"INSERT INTO {table} (mid, batch_id, event_index, received_at) "
+            f"SELECT 'm', 'x', arrayJoin({places}), '{AT}'"
+        )
+    sound.command(
+        "INSERT INTO reject_rows (batch_id, event_index, received_at, scope, code, events) "
+        f"VALUES ('y', -1, '{AT}', 'batch', 'BATCH_UNREADABLE', 4), ('z', -1, '{AT}', 'batch', 'POISON', 0)"
+    )
+    report = run(sound)
+    assert report.proven, report.as_dict()
+    counts = report.counts
+    assert (counts.received, counts.stored, counts.duplicate, counts.rejected) == (29, 19, 2, 8)
+
+
+def test_an_event_that_was_dropped_is_named(sound: ClickHouse) -> None:
+    sound.command("ALTER TABLE learning_events DELETE WHERE batch_id = 'b2' AND event_index = 1", {"mutations_sync": 2})
+    report = run(sound)
+    assert not report.proven
+    assert (report.counts.missing, kinds(report)) == (1, ["missing"])
+    (found,) = report.findings
+    assert (found.batch_id, found.event_index, found.offset, found.mid) == ("b2", 1, 2, "")  # Kafka is away
+
+
+def test_a_doubled_row_is_found(sound: ClickHouse) -> None:
+    stored(sound, "b2", [1])
+    report = run(sound)
+    assert report.counts.doubled == 1
+    assert {finding.mid for finding in report.findings} == {"", "b2-1"}
+    assert set(kinds(report)) == {"doubled"}
+
+
+def test_a_mid_that_is_stored_again_much_later_is_found(sound: ClickHouse) -> None:
+    sound.command(
+        "INSERT INTO operational_events (mid, mid_hash, batch_id, event_index, received_at) "
+        "SELECT 'b2-1' AS mid, xxh3(mid), 'later', 0, '2026-03-01 00:00:00'"
+    )
+    report = run(sound)  # the other one lies far beyond the time that is audited
+    assert (report.counts.doubled, kinds(report)) == (1, ["doubled"])
+    assert "later/0" in report.findings[0].note
+    assert "b2/1" in report.findings[0].note
+
+
+def test_an_arrival_too_many_is_found(sound: ClickHouse) -> None:
+    stored(sound, "b3", [3])
+    stored(sound, "of-nobody", [0, 1])
+    report = run(sound)
+    assert report.counts.surplus == 3
+    found = {(finding.batch_id, finding.event_index, finding.mid) for finding in report.findings}
+    assert found == {("b3", 3, "b3-3"), ("of-nobody", 0, "of-nobody-0"), ("of-nobody", 1, "of-nobody-1")}
+
+
+def test_a_loss_and_a_surplus_are_two(sound: ClickHouse) -> None:
+    sound.command("ALTER TABLE learning_events DELETE WHERE batch_id = 'b2' AND event_index = 1", {"mutations_sync": 2})
+    stored(sound, "b3", [3])
+    counts = run(sound).counts
+    assert (counts.missing, counts.surplus) == (1, 1)
+
+
+def test_a_batch_without_a_row_leaves_a_gap_in_its_collectors_numbers(sound: ClickHouse) -> None:
+    sound.command("ALTER TABLE batch_rows DELETE WHERE batch_id = 'b2'", {"mutations_sync": 2})
+    report = run(sound)
+    assert report.counts.gaps == 1
+    assert report.counts.surplus == 3
+    gap = next(finding for finding in report.findings if finding.kind.value == "sequence_gap")
+    assert (gap.collector, gap.sequence, gap.count) == ("c/0", 2, 1)
+    # Its offset is missing too, and what lies there only Kafka could tell.
+    assert len(report.unchecked) == 1
+    assert "1 offset" in report.unchecked[0]
+
+
+def test_numbers_behind_the_last_that_came_over_http_may_be_missing(sound: ClickHouse) -> None:
+    """A collector that lost Kafka numbered them, and they went into its spool."""
+    batch(sound, 9, source="spool")
+    batch(sound, 7, source="spool")
+    report = run(sound)
+    assert "sequence_gap" not in kinds(report)
+
+
+def test_a_spool_numbers_without_a_gap(sound: ClickHouse) -> None:
+    for number in (0, 1, 4):
+        sound.command(
+            "INSERT INTO batch_rows (batch_id, received_at, sequence, collector, source, partition, offset) "
+            f"VALUES ('s{number}', '{AT}', {number}, 'life/spool', 'spool', 7, {number})"
+        )
+    report = run(sound)
+    assert [(one.collector, one.sequence, one.count) for one in report.findings] == [("life/spool", 2, 2)]
+    assert report.counts.gaps == 2
+
+
+def test_a_batch_that_lies_in_kafka_twice_leaves_no_gap_in_the_numbers(sound: ClickHouse) -> None:
+    sound.command(
+        "INSERT INTO batch_rows (batch_id, received_at, events, sequence, collector, topic, partition, offset, source, "
+        f"appended_at) VALUES ('b1', '{AT}', 3, 1, 'c/0', 'telemetry.raw', 0, 4, 'spool', '{AT}')"
+    )
+    sound.command("OPTIMIZE TABLE batch_rows FINAL")
+    report = run(sound)
+    assert report.counts.gaps == 0
+    assert report.findings == []
+    assert "Kafka is away" in report.unchecked[0]  # offset 1 has no batch any more, and was a copy
+    assert not report.proven
+
+
+def test_what_an_older_generation_lacks_is_not_asked_for(sound: ClickHouse) -> None:
+    batch(sound, 90, at="2026-01-01 09:00:00", collector="c/1", source="spool")
+    assert run(sound).unchecked == []
+
+
+def test_time_limits(sound: ClickHouse) -> None:
+    batch(sound, 5, at="2026-01-01 11:30:00")
+    batch(sound, 6, 7, at="2026-01-01 12:30:00")
+    sound.command(
+        "INSERT INTO progress_rows (topic, partition, complete_offset, published_at, since) "
+        f"VALUES ('telemetry.raw', 0, 6, '2026-01-01 12:00:01', '{AT}')"
+    )
+    assert run(sound).counts.batches == 6
+    assert run(sound, "2026-01-01T11:00", "2026-01-01T12:00").counts.batches == 1
+    assert run(sound, None, "2026-01-01T11:00").counts.batches == 5
+    later = run(sound, None, "2026-02-01")
+    assert (later.counts.batches, later.counts.in_flight) == (6, 7)
+    assert later.proven, later.as_dict()
+    assert any("complete_until" in note for note in later.notes)
+
+
+def test_nothing_is_proven_before_anything_is_complete(clickhouse: ClickHouse) -> None:
+    with pytest.raises(NothingCompleteError):
+        run(clickhouse)
+
+
+def test_what_retention_deleted_is_not_audited(sound: ClickHouse) -> None:
+    sound.command("INSERT INTO retention_rows VALUES ('operational_events', 30, 0, now64(3))")
+    batch(sound, 5, at="2025-11-01 00:00:00", collector="c/2", source="spool")
+    sound.command("ALTER TABLE learning_events DELETE WHERE batch_id = 'b5'", {"mutations_sync": 2})
+    report = run(sound)
+    assert report.proven, report.as_dict()
+    assert report.counts.batches == 5
+    assert "retention" in report.notes[0]

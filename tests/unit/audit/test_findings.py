@@ -1,0 +1,96 @@
+"""What an audit says of what it found."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midstream.audit.findings import Counts, Finding, Kind, Report, format_time, parse_time, runs, slices
+
+
+def report(**counts: int) -> Report:
+    sound = {"batches": 2, "received": 6, "stored": 3, "duplicate": 2, "rejected": 1}
+    return Report(0, 1_000, 1_000, 10, Counts(**(sound | counts)))
+
+
+def test_what_adds_up_and_was_checked_is_proven() -> None:
+    assert report().proven
+    assert report(in_flight=7).proven
+
+
+@pytest.mark.parametrize("wrong", ["missing", "surplus", "doubled", "gaps", "received"])
+def test_anything_wrong_is_not_proven(wrong: str) -> None:
+    assert not report(**{wrong: 7}).proven
+
+
+def test_what_could_not_be_checked_is_not_proven() -> None:
+    found = report()
+    found.unchecked.append("Kafka is away")
+    assert not found.proven
+
+
+def test_findings_beyond_the_limit_are_counted() -> None:
+    found = report()
+    for number in range(13):
+        found.find(Finding(Kind.MISSING, "b", number))
+    assert (len(found.findings), found.dropped) == (10, 3)
+    assert not found.proven
+    assert found.as_dict()["findings_dropped"] == 3
+
+
+def test_a_finding_says_only_what_is_known_of_it() -> None:
+    finding = Finding(Kind.MISSING, "b1", 3, "m1", "START", "telemetry.raw", 0, 17)
+    assert (
+        finding.line()
+        == "missing: batch_id b1 event_index 3 mid m1 eid START topic telemetry.raw partition 0 offset 17"
+    )
+    assert Finding(Kind.SEQUENCE_GAP, collector="c/0", sequence=4, count=2).as_dict() == {
+        "kind": "sequence_gap",
+        "collector": "c/0",
+        "sequence": 4,
+        "count": 2,
+    }
+    assert replace(finding, note="why").line().endswith("(why)")
+
+
+def test_sums_of_times_add() -> None:
+    counts = Counts(1, 2, 3)
+    counts.add(Counts(10, 20, 30, gaps=5))
+    assert asdict(counts) == asdict(Counts(11, 22, 33, gaps=5))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-31", "2026-01-31T00:00:00.000Z"),
+        ("2026-01-31T10:30", "2026-01-31T10:30:00.000Z"),
+        (" 2026-01-31T10:30:00.5Z", "2026-01-31T10:30:00.500Z"),
+        ("2026-01-31T10:30:00+05:30", "2026-01-31T05:00:00.000Z"),
+    ],
+)
+def test_times_are_read_as_utc(text: str, expected: str) -> None:
+    assert format_time(parse_time(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "31.1.2026", "2026-13-01"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_time(text)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(1, 700))
+def test_slices_make_up_the_time(begin: int, end: int, width: int) -> None:
+    found = list(slices(begin, end, width))
+    assert [number for first, last in found for number in range(first, last)] == list(range(begin, end))
+    assert all(0 < last - first <= width for first, last in found)
+
+
+@given(st.sets(st.integers(0, 200)))
+def test_runs_make_up_the_numbers(numbers: set[int]) -> None:
+    found = list(runs(sorted(numbers)))
+    assert {number for first, count in found for number in range(first, first + count)} == numbers
+    assert all(first + count < later for (first, count), (later, _) in itertools.pairwise(found))
