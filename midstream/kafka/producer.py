@@ -202,7 +202,12 @@ class Life:
         await self._producer.client.close()  # ends the requests that the task waits for
         if task is not None:
             await asyncio.wait([task], timeout=_PROBE_TIMEOUT_S)
-        self._producer._message_accumulator.fail_all(ProducerClosed())
+        accumulator = self._producer._message_accumulator
+        accumulator.fail_all(ProducerClosed())
+        for batches in (*accumulator._batches.values(), accumulator._pending_batches):
+            for batch in batches:  # nobody waits for it, and asyncio would complain that nobody looked
+                if batch._drain_waiter.done() and not batch._drain_waiter.cancelled():
+                    batch._drain_waiter.exception()
 
 
 class Producer:

@@ -16,7 +16,6 @@ from prometheus_client.metrics import MetricWrapperBase
 from midstream import metrics
 from tests.integration.outside import (
     Outside,
-    check_reply,
     make_body,
     make_event,
     processes_of,
@@ -40,6 +39,7 @@ SHOWN = {
         "CREDENTIAL_CACHE_ENTRIES", "DIMENSION_ROWS", "DIMENSION_IN_FLIGHT_BYTES", "VALIDATIONS",
         "PRODUCER_REBUILDS", "SPOOL_BYTES", "SPOOL_BATCHES", "SPOOL_OLDEST_AGE_SECONDS", "SPOOLED_BATCHES",
         "SPOOL_DRAINED_BATCHES", "SPOOL_REFUSED_BATCHES", "SPOOL_DAMAGED_BYTES",
+        "TRACES", "TRACE_SECONDS", "TRACES_WAITING",
     },
     "validate": {
         "VALIDATED_BATCHES", "VALIDATED_EVENTS", "DEAD_LETTERS", "SEALED_BLOCKS", "SEALED_ROWS",
@@ -78,6 +78,7 @@ def traffic(outside: Outside) -> None:
     outside.settle(batch_ids)
     assert outside.operate("PUT", f"/v1/dimensions/user/{user}", {"a": 1}).status_code == 200
     assert outside.post(make_body([event]), path="/v1/validate").status_code == 200
+    assert outside.operate("GET", f"/v1/trace/{event['mid']}").status_code == 200
     outside.wait_accounted()
 
 
