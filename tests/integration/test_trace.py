@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,18 @@ import httpx
 import pytest
 
 from midstream import topics
-from tests.integration.outside import Outside, Record, Row, make_body, make_event, produce, run_cli, unique
+from tests.integration.outside import (
+    Outside,
+    Record,
+    Row,
+    make_body,
+    make_event,
+    produce,
+    run_cli,
+    start_process,
+    stop_process,
+    unique,
+)
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import wait_until
 
@@ -212,6 +224,26 @@ def test_without_kafka_an_answer_is_not_complete(clients: Outside) -> None:
         assert (found["verdict"], found["complete"]) == ("unknown", False)
     clients.pipeline.wait_ready()
     wait_until("an answer is complete again", lambda: trace(clients, event["mid"])["complete"])
+
+
+def test_in_the_spool_it_is_found(clients: Outside) -> None:
+    event = make_event()
+    stop_process(clients.pipeline, "kafka")
+    try:
+        batch_id = clients.send([make_event(), event], params={"did": "phone-1"})
+        found = trace(clients, event["mid"])
+        assert (found["verdict"], found["complete"]) == ("in_flight", False)
+        (arrival,) = found["arrivals"]
+        assert (arrival["batch_id"], arrival["event_index"], arrival["outcome"]) == (batch_id, 1, "in_flight")
+        assert (arrival["source"], arrival["did"]) == ("spool", "phone-1")
+        assert (arrival["topic"], arrival["partition"], arrival["offset"]) == (None, None, None)
+    finally:
+        start_process(clients.pipeline, "kafka")
+        clients.pipeline.wait_ready()
+    while (found := trace(clients, event["mid"]))["verdict"] == "in_flight":  # never lost sight of on its way
+        time.sleep(0.05)
+    assert found["verdict"] == "stored"
+    assert [one["batch_id"] for one in found["arrivals"]] == [batch_id]
 
 
 def test_an_app_sees_what_it_sent(clients: Outside) -> None:
