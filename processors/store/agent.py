@@ -14,6 +14,7 @@ from midstream.logs import get_logger
 from midstream.metrics import BLOCK_SECONDS
 from midstream.settings import Settings
 from processors.attempts import Attempts
+from processors.growth import older_are_stored, sealed_under
 from processors.remade import TopicGuard
 from processors.store.accounting.accountant import Accountant
 from processors.store.block_log import BlockLog
@@ -44,6 +45,10 @@ class UnloadedPartitionError(Exception):
 
 class Worker:
     """The state of one ``store`` process between its agents and tasks."""
+
+    _is_complete = True
+    """Whether all blocks sealed under another number of partitions were stored when the cache was loaded. If not, it
+    lacks mids that others store until the first block under the present number; see :mod:`processors.growth`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -79,9 +84,12 @@ class Worker:
         It waits for the insert under way: what that stores must be in what is read.
         """
         async with self._lock:
-            cache = self._empty_cache()
-            await asyncio.to_thread(cache.load, partitions, of)
-            self._cache = cache
+            await self._load_cache(partitions, of, is_complete=await older_are_stored(self._settings, of))
+
+    async def _load_cache(self, partitions: Sequence[int], of: int, *, is_complete: bool) -> None:
+        cache = self._empty_cache()
+        await asyncio.to_thread(cache.load, partitions, of)
+        self._cache, self._is_complete = cache, is_complete
 
     async def follow_partitions(self, partitions: Sequence[int], of: int) -> None:
         """Load the cache anew if the topic has been given partitions since: it would answer no question by itself."""
@@ -101,6 +109,8 @@ class Worker:
             own = [event for event in events if event.message.partition in self._cache.partitions]
             if len(own) < len(events) and (unloaded := assigned() - self._cache.partitions):
                 raise UnloadedPartitionError(f"partitions {sorted(unloaded)} came before their mids were loaded")
+            if not self._is_complete and any(sealed_under(e.message.value or b"") == self._cache.of for e in own):
+                await self._load_cache(sorted(self._cache.partitions), self._cache.of, is_complete=True)
             if own:
                 with BLOCK_SECONDS.time():
                     await asyncio.to_thread(self.storer.store_valid, _records(own), self._cache)

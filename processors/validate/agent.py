@@ -16,9 +16,9 @@ from midstream.logs import get_logger
 from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
 from processors.attempts import Attempts
+from processors.growth import PartitionsChangedError, check_members, wait_for_older_blocks
 from processors.remade import TopicGuard
 from processors.store.lease import Lease
-from processors.validate.growth import PartitionsChangedError, check_members, wait_for_older_blocks
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
 from processors.validate.split import RawRecord
@@ -181,6 +181,7 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
             validator.expected_partitions = loop.run_until_complete(wait_for_older_blocks(settings))
         finally:
             loop.close()
+        validator.lease = Lease(settings.kafka_session_timeout_ms)  # it begins now: nothing was held before
         app.conf.broker_client_id = sign(topics.GROUP_VALIDATE, validator.expected_partitions)
         if instance := app.conf.consumer_group_instance_id:
             app.conf.consumer_group_instance_id = sign(instance, validator.expected_partitions)

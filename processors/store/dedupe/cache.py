@@ -44,9 +44,14 @@ class DedupeCache:
     def maybe_stored(self, hashes: Hashes, of: int) -> npt.NDArray[np.bool_]:
         """Tell for each hash of a block whether its mid may be stored; False is certain.
 
-        A block that was spread over another number of partitions holds mids that this cache was not loaded for.
+        A block that was spread over another number of partitions may hold mids that this cache was not loaded for. For
+        those that it was loaded for it knows all: since then, nobody else has decided on them.
         """
-        return self._history.maybe(hashes) if of == self.of else np.ones(len(hashes), dtype=np.bool_)
+        suspect = self._history.maybe(hashes)
+        if of != self.of:
+            loaded = np.array(sorted(self.partitions), dtype=np.uint64)
+            suspect |= ~np.isin(hashes % np.uint64(max(self.of, 1)), loaded)
+        return suspect
 
     def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
         """Return the arrival that stored each of those mids that are stored: from memory, else from ClickHouse, in

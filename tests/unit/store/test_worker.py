@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from midstream import topics
+from midstream.records import encode_record
+from midstream.settings import Settings
 from processors.store.agent import UnloadedPartitionError, Worker
 
 
@@ -32,7 +35,7 @@ def worker_of(partitions: set[int]) -> tuple[Worker, Storer]:
     worker, storer = Worker.__new__(Worker), Storer()
     worker.storer = storer  # type: ignore[assignment]
     worker._lock = asyncio.Lock()
-    worker._cache = SimpleNamespace(partitions=frozenset(partitions))  # type: ignore[assignment]
+    worker._cache = SimpleNamespace(partitions=frozenset(partitions), of=2)  # type: ignore[assignment]
     return worker, storer
 
 
@@ -53,8 +56,55 @@ async def test_a_partition_of_ours_that_was_not_loaded_ends_the_worker() -> None
     assert not any(event.acked for event in events)
 
 
-async def test_loading_waits_for_the_insert_under_way() -> None:
+@pytest.fixture
+def newest_under(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What is found out when a cache is loaded: whether a block under the present number of partitions is there."""
+    answers = [True]
+
+    async def answer(settings: Any, partitions: int) -> bool:
+        return answers[0]
+
+    monkeypatch.setattr("processors.store.agent.older_are_stored", answer)
+    return answers
+
+
+async def test_a_cache_loaded_before_older_blocks_were_stored_is_loaded_again(newest_under: list[bool]) -> None:
     worker, _ = worker_of({1})
+    loaded: list[tuple[list[int], int]] = []
+
+    class Cache:
+        partitions: frozenset[int] = frozenset()
+        of = 0
+
+        def load(self, partitions: list[int], of: int) -> None:
+            self.partitions, self.of = frozenset(partitions), of
+            loaded.append((partitions, of))
+
+    def block(partitions: int) -> Event:
+        event = Event(1, 1)
+        value = {"rows": 0, "partitions": partitions, "oldest_received_at_ms": 0, "arrow": b""}
+        event.message.value = encode_record(topics.VALID.name, value)
+        return event
+
+    worker._empty_cache = Cache  # type: ignore[method-assign, assignment]
+    worker._settings = Settings()
+    newest_under[0] = False
+    await worker.follow_partitions([1, 3], 8)
+    await worker.follow_partitions([1, 3], 8)
+    await worker.store_valid([block(4), block(4)], lambda: {1, 3})
+    assert loaded == [([1, 3], 8)]
+    await worker.store_valid([block(4), block(8)], lambda: {1, 3})
+    await worker.store_valid([block(8)], lambda: {1, 3})
+    assert loaded == [([1, 3], 8)] * 2
+    newest_under[0] = True
+    await worker.load_cache([1], 8)
+    await worker.store_valid([block(8)], lambda: {1})
+    assert len(loaded) == 3
+
+
+async def test_loading_waits_for_the_insert_under_way(newest_under: list[bool]) -> None:
+    worker, _ = worker_of({1})
+    worker._settings = Settings()
     order: list[str] = []
 
     class Slow:
@@ -66,6 +116,7 @@ async def test_loading_waits_for_the_insert_under_way() -> None:
 
     class Cache:
         partitions = frozenset({1})
+        of = 2
 
         def load(self, partitions: list[int], of: int) -> None:
             order.append("loaded")

@@ -210,3 +210,79 @@ def test_a_foreign_batch_of_millions_of_elements_is_one_dead_letter() -> None:
     sealed = run([record(gzip.compress(b'{"events":[' + b"0," * 2_000_000 + b"0]}"))])
     ((refused),) = dead_rows(sealed)
     assert (refused["code"], refused["scope"]) == ("BATCH_UNREADABLE", "batch")
+
+
+class Trial:
+    """A trial of a record; what was under work is in ``seen``."""
+
+    def __init__(self, *parked: int, is_whole: bool = False) -> None:
+        self.parked = parked
+        self.is_whole = is_whole
+        self.has_parked = bool(parked) or is_whole
+        self.message = "ValueError: what happened"
+        self.seen: list[int] = []
+
+    def at(self, index: int) -> None:
+        self.seen.append(index)
+
+    def times_parked(self, index: int) -> int:
+        return self.parked.count(index)
+
+
+def run_on_trial(one: RawRecord, trial: Trial, partitions: int = 2) -> list[Sealed]:
+    used = Settings()
+    round_ = Round(used, Judge(load_schemas(None), used.max_event_bytes, used.max_event_depth), partitions, 0)
+    return [*(block for block in round_.add(one, trial) if block is not None), *round_.finish()]
+
+
+def test_a_record_on_trial_comes_out_as_it_would_otherwise() -> None:
+    one = record(body_of(event("a"), {"eid": "LOG"}, event("b"), 7), receipt(events=4))
+    trial = Trial()
+    assert run_on_trial(one, trial) == run([one], partitions=2)
+    assert trial.seen == [0, 1, 2, 3, -1]
+
+
+def test_a_parked_event_is_a_dead_letter_with_its_name_and_its_bytes() -> None:
+    one = record(body_of(event("a"), event("b"), event("c")), receipt(events=3))
+    sealed = run_on_trial(one, Trial(1))
+    assert sorted(row["mid"] for row in valid_rows(sealed)) == ["a", "c"]
+    ((dead),) = dead_rows(sealed)
+    assert (dead["code"], dead["scope"], dead["event_index"], dead["events"]) == ("POISON", "event", 1, 1)
+    assert (dead["mid"], dead["eid"], dead["channel"]) == ("b", "LOG", "c")
+    assert dead["message"] == "ValueError: what happened"
+    assert orjson.loads(dead["raw"]) == event("b")
+
+
+def test_nothing_is_read_of_an_event_that_was_parked_twice() -> None:
+    sealed = run_on_trial(record(body_of(event("a"), event("b")), receipt(events=2)), Trial(1, 1))
+    ((dead),) = dead_rows(sealed)
+    assert (dead["code"], dead["event_index"], dead["mid"], dead["channel"]) == ("POISON", 1, "", "")
+    assert orjson.loads(dead["raw"]) == event("b")
+
+
+def test_a_record_parked_whole_stands_for_all_its_events() -> None:
+    body = body_of(event("a"), event("b"))
+    ((dead),) = dead_rows(run_on_trial(record(body, receipt(events=2)), Trial(is_whole=True)))
+    assert (dead["code"], dead["scope"], dead["event_index"], dead["events"]) == ("POISON", "batch", -1, 2)
+    assert dead["raw"] == body
+    ((dead),) = dead_rows(run_on_trial(record(body), Trial(is_whole=True)))
+    assert (dead["code"], dead["events"], dead["raw"]) == ("POISON", 1, body)
+
+
+def test_what_fails_in_the_seal_fails_at_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a block with others nobody could tell which row it was."""
+    from processors.validate import seal
+
+    finish = seal.ValidBlock._turn_into_arrow
+
+    def fail(self: Any) -> None:
+        if any("bad" in row for row in self._rows):
+            raise OverflowError
+        finish(self)
+
+    monkeypatch.setattr(seal.ValidBlock, "_turn_into_arrow", fail)
+    one, trial = record(body_of(event("a"), event("bad"), event("c")), receipt()), Trial()
+    with pytest.raises(OverflowError):
+        run_on_trial(one, trial)
+    assert trial.seen == [0, 1]
+    assert [row["mid"] for row in valid_rows(run_on_trial(one, Trial(1), 1))] == ["a", "c"]

@@ -11,13 +11,17 @@ no worker is left that could seal one more:
 - Then it waits until the first block of each partition that is not stored yet is sealed under the new number: blocks of
   a partition lie in order, so that no older one is left.
 - Only then does it join, and looks once more at the members: of two that start at once, one sees the other.
+
+So whoever sees a block under the new number knows that everything older is stored. A ``store`` worker needs that for
+its cache: mids of its new partitions may have been stored by others, from older blocks, after it read what is stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -42,29 +46,38 @@ class PartitionsChangedError(Exception):
     """``telemetry.valid`` has another number of partitions than this worker seals under."""
 
 
-async def wait_for_older_blocks(settings: Settings) -> int:
-    """Wait until blocks may be sealed under the number of partitions that ``telemetry.valid`` has now; return it.
-
-    Raises:
-        KafkaError, TimeoutError: Kafka does not answer.
-    """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, client_id="midstream-validate-start")
+@asynccontextmanager
+async def _connected(settings: Settings, name: str) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, client_id=name)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_servers,
+        client_id=name,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=64 * 1024,  # Kafka sends the first record whole, however long it is
         fetch_max_bytes=16 * 1024 * 1024,
     )
-    timeout_s = settings.kafka_timeout_ms / 1000 + _FETCH_S
-    said_at = float("-inf")
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
             await admin.start()
             await consumer.start()
+        yield admin, consumer
+    finally:
+        await consumer.stop()
+        await admin.close()
+
+
+async def wait_for_older_blocks(settings: Settings) -> int:
+    """Wait until blocks may be sealed under the number of partitions that ``telemetry.valid`` has now; return it.
+
+    Raises:
+        KafkaError, TimeoutError: Kafka does not answer.
+    """
+    said_at = float("-inf")
+    async with _connected(settings, "midstream-validate-start") as (admin, consumer):
         while True:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
                 partitions = (await partitions_of_topics(admin))[topics.VALID.name]
                 others = other_members(await member_ids(admin, topics.GROUP_VALIDATE), partitions)
                 waiting = {} if others else await _waiting_blocks(admin, consumer, partitions)
@@ -76,9 +89,6 @@ async def wait_for_older_blocks(settings: Settings) -> int:
                 said_at = time.monotonic()
                 log.warning("validate.waits_for_older_blocks", partitions=partitions, members=others, blocks=older)
             await asyncio.sleep(_POLL_S)
-    finally:
-        await consumer.stop()
-        await admin.close()
 
 
 async def check_members(settings: Settings, partitions: int) -> None:
@@ -97,6 +107,32 @@ async def check_members(settings: Settings, partitions: int) -> None:
         await admin.close()
     if others:
         raise PartitionsChangedError(f"{others} seal under another number of partitions than {partitions}")
+
+
+async def older_are_stored(settings: Settings, partitions: int) -> bool:
+    """Tell whether it is certain that all blocks sealed under another number of partitions than this have been stored,
+    and that none will come: there is a block that is sealed under it.
+
+    Raises:
+        KafkaError, TimeoutError: Kafka does not answer.
+    """
+    async with _connected(settings, "midstream-store-load") as (_, consumer):
+        everywhere = [TopicPartition(topics.VALID.name, partition) for partition in range(partitions)]
+        async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
+            ends: Mapping[TopicPartition, int] = await consumer.end_offsets(everywhere)
+            starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(everywhere)
+        for tp in everywhere:
+            if starts[tp] < ends[tp] and await _number_at(consumer, tp, ends[tp] - 1) == partitions:
+                return True
+        return False
+
+
+def sealed_under(value: bytes) -> int:
+    """Return under how many partitions a block was sealed; 0 if it cannot be read."""
+    try:
+        return int(decode_record(topics.VALID.name, value)["partitions"])
+    except RecordError:
+        return 0
 
 
 async def _waiting_blocks(
@@ -118,17 +154,15 @@ async def _first_older(
     """Return how many blocks wait in the first partition found whose first one is sealed under another number, or
     cannot be read; 0 if there is none."""
     for tp, (offset, end) in waiting.items():  # one after the other: each may be as long as a message can be
-        consumer.assign([tp])
-        consumer.seek(tp, offset)
-        fetched = await consumer.getmany(tp, timeout_ms=int(_FETCH_S * 1000), max_records=1)
-        records = fetched.get(tp, [])
-        if not records or _sealed_under(records[0].value) != partitions:
+        if await _number_at(consumer, tp, offset) != partitions:
             return end - offset
     return 0
 
 
-def _sealed_under(value: bytes | None) -> int:
-    try:
-        return int(decode_record(topics.VALID.name, value or b"")["partitions"])
-    except RecordError:
-        return 0
+async def _number_at(consumer: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> int:
+    """Return under how many partitions the block at an offset was sealed; 0 if it cannot be read."""
+    consumer.assign([tp])
+    consumer.seek(tp, offset)
+    fetched = await consumer.getmany(tp, timeout_ms=int(_FETCH_S * 1000), max_records=1)
+    records = fetched.get(tp, [])
+    return sealed_under(records[0].value or b"") if records else 0

@@ -1,0 +1,312 @@
+"""What is remembered of records that a worker failed at or died of."""
+
+from __future__ import annotations
+
+import mmap
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+
+from midstream.clickhouse.client import ClickHouseError
+from midstream.settings import Settings
+from processors import attempts as module
+from processors.attempts import DIED, Attempts, AttemptsError, Lane, is_of_the_environment
+from processors.attempts_file import FILE_BYTES, SUSPECTS, WHOLE
+from processors.store.lease import LeaseLostError
+
+GROUP = "g"
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Record:
+    partition: int
+    offset: int
+    value: bytes = b"v"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, record_tries=TRIES, worker_id="w")
+
+
+def live_again(attempts: Attempts) -> Attempts:
+    """Return what the next life of the process finds in the file."""
+    memory = mmap.mmap(-1, FILE_BYTES)
+    memory[:] = attempts._memory[:]
+    return Attempts(memory, TRIES)
+
+
+def lane(attempts: Attempts) -> Lane:
+    return attempts.lane("t")
+
+
+def die(attempts: Attempts, record: Record, index: int | None = None) -> Attempts:
+    """Work on a record and die of it, at an event if one is given."""
+    one = lane(attempts)
+    one.begin(record)
+    if index is not None:
+        one.at(index)
+    return live_again(attempts)
+
+
+def fresh() -> Attempts:
+    return Attempts.in_memory(TRIES)
+
+
+def test_a_record_that_goes_through_leaves_nothing() -> None:
+    attempts = fresh()
+    one = lane(attempts)
+    assert one.begin(Record(0, 1)) is None
+    one.passed()
+    assert not attempts.has_entries
+    assert not live_again(attempts).has_entries
+
+
+def test_a_death_while_nothing_is_under_work_says_nothing() -> None:
+    attempts = fresh()
+    one = lane(attempts)
+    one.begin(Record(0, 1))
+    with one.waiting():
+        assert not live_again(attempts).has_entries
+    assert live_again(attempts).has_entries
+    attempts.close()
+    assert not live_again(attempts).has_entries
+    one.begin(Record(0, 2))  # another lane's record, while the process ends
+    assert not live_again(attempts).has_entries
+
+
+def test_a_helping_thread_keeps_the_record_under_work_while_others_wait() -> None:
+    attempts = fresh()
+    one = lane(attempts)
+    one.begin(Record(0, 1))
+    seen: list[bool] = []
+
+    def help_(_: int) -> None:
+        seen.append(live_again(attempts).has_entries)
+        with attempts.waiting():
+            seen.append(live_again(attempts).has_entries)
+
+    with one.waiting():
+        thread = threading.Thread(target=one.helping(help_), args=(0,))
+        thread.start()
+        thread.join()
+        seen.append(live_again(attempts).has_entries)
+    seen.append(live_again(attempts).has_entries)
+    assert seen == [True, False, False, True]
+
+
+def test_after_its_tries_the_event_is_parked_and_forgotten_once_the_record_is_through() -> None:
+    record = Record(2, 7)
+    attempts = die(fresh(), record)
+    for _ in range(TRIES - 1):
+        trial = lane(attempts).begin(record)
+        assert trial is not None
+        assert not trial.has_parked
+        attempts = die(attempts, record, 4)
+    one = lane(attempts)
+    trial = one.begin(record)
+    assert trial is not None
+    assert (trial.times_parked(4), trial.times_parked(3), trial.is_whole) == (1, 0, False)
+    assert trial.message == DIED
+    one.passed()
+    # Its offset may not be committed yet: should it come again, it is parked again at once.
+    again = lane(live_again(attempts))
+    trial = again.begin(record)
+    assert trial is not None
+    assert trial.times_parked(4) == 1
+
+
+def test_tries_of_several_events_of_a_record_are_counted_one_after_the_other() -> None:
+    record, attempts = Record(0, 7), fresh()
+    for index in [4] * TRIES + [9] * TRIES:
+        attempts = die(attempts, record, index)
+    trial = lane(attempts).begin(record)
+    assert trial is not None
+    assert [index for index in range(12) if trial.times_parked(index)] == [4, 9]
+
+
+def test_too_many_bad_events_park_the_record() -> None:
+    record, attempts = Record(0, 7), fresh()
+    for index in range(8):
+        for _ in range(TRIES):
+            attempts = die(attempts, record, index)
+    trial = lane(attempts).begin(record)
+    assert trial is not None
+    assert trial.is_whole
+    assert not trial.is_unreadable
+    for _ in range(TRIES):  # and if parking its rows fails too
+        attempts = die(attempts, record, WHOLE)
+    trial = lane(attempts).begin(record)
+    assert trial is not None
+    assert trial.is_unreadable
+
+
+def test_a_record_that_dies_before_its_events_is_parked_whole() -> None:
+    record, attempts = Record(0, 7), fresh()
+    for _ in range(TRIES):
+        attempts = die(attempts, record)
+    trial = lane(attempts).begin(record)
+    assert trial is not None
+    assert trial.is_whole
+    assert trial.is_unreadable
+
+
+def test_another_value_at_the_same_offset_is_another_record() -> None:
+    attempts = fresh()
+    for _ in range(TRIES):
+        attempts = die(attempts, Record(0, 7, b"old"))
+    one = lane(attempts)
+    one.begin(Record(0, 8))  # past what was under work: nothing comes alone any more
+    one.passed()
+    assert one.begin(Record(0, 7, b"new")) is None
+    one.passed()
+    assert one.begin(Record(1, 7, b"old")) is None
+
+
+def test_records_that_were_under_work_together_come_alone_and_only_these() -> None:
+    attempts = fresh()
+    one = lane(attempts)
+    records = [Record(0, 1), Record(1, 5), Record(0, 2)]
+    for record in records:
+        one.begin(record)
+    one.joint()
+    attempts = live_again(attempts)
+    more = [*records, Record(0, 3), Record(0, 4), Record(1, 6)]
+    assert [list(part) for part in lane(attempts).parts(more)] == [[one] for one in records] + [more[3:]]
+    assert [list(part) for part in lane(attempts).parts(more[3:])] == [more[3:]]
+    assert not attempts.has_entries
+
+
+def test_an_error_counts_against_the_record_under_work_only() -> None:
+    attempts = fresh()
+    one = lane(attempts)
+    one.begin(Record(0, 1))
+    one.begin(Record(0, 2))
+    one.failed(ValueError("bad"))
+    attempts = live_again(attempts)
+    one = lane(attempts)
+    first, second = (list(part) for part in one.parts([Record(0, 1), Record(0, 2)]))
+    assert (first, second) == ([Record(0, 1)], [Record(0, 2)])
+    trial = one.begin(Record(0, 1))
+    assert trial is not None
+    assert trial.message == ""
+    one.passed()
+    trial = one.begin(Record(0, 2))
+    assert trial is not None
+    assert trial.message == "ValueError: bad"
+    one.passed()
+    assert not any(suspect for suspect in attempts._suspects.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (ValueError("x"), True),
+        (MemoryError(), True),
+        (RecursionError(), True),
+        (ClickHouseError("refused", 117), True),
+        (MessageSizeTooLargeError(), True),
+        (ClickHouseError("away", None), False),
+        (ClickHouseError("too many parts", 252), False),
+        (KafkaConnectionError(), False),
+        (TimeoutError(), False),
+        (LeaseLostError(), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_what_the_environment_does_is_not_counted(error: BaseException, counts: bool) -> None:
+    assert is_of_the_environment(error) is not counts
+    attempts = fresh()
+    one = lane(attempts)
+    one.begin(Record(0, 1))
+    one.failed(error)
+    assert live_again(attempts).has_entries is counts
+
+
+def test_a_full_table_drops_what_is_counted_least() -> None:
+    attempts = fresh()
+    for _ in range(TRIES):
+        attempts = die(attempts, Record(0, 0), 1)
+    for offset in range(1, SUSPECTS + 10):
+        attempts = die(attempts, Record(0, offset))
+    trial = lane(attempts).begin(Record(0, 0))
+    assert trial is not None
+    assert trial.times_parked(1) == 1
+    assert len(attempts._suspects) == SUSPECTS
+
+
+def test_old_suspicions_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = die(fresh(), Record(0, 1))
+    now = module.time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 8 * 24 * 3600)
+    assert lane(live_again(attempts)).begin(Record(0, 9)) is None
+
+
+def test_while_there_is_a_suspect_lanes_take_turns() -> None:
+    attempts = die(fresh(), Record(0, 1))
+    one, other = attempts.lane("t"), attempts.lane("u")
+    one.begin(Record(0, 1))
+    begun = threading.Event()
+
+    def work() -> None:
+        other.begin(Record(0, 1))
+        begun.set()
+        other.passed()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert not begun.wait(0.2)
+    one.passed()
+    assert begun.wait(5)
+    thread.join()
+
+
+class TestFile:
+    def test_two_workers_never_share_one(self, settings: Settings) -> None:
+        first, second = Attempts.open(settings, GROUP), Attempts.open(settings, GROUP)
+        lane(first).begin(Record(0, 1))
+        first.sync()
+        assert not lane(second)._attempts.has_entries
+        assert sorted(path.name for path in (settings.home / "attempts").iterdir()) == ["g-w", "g-w.1"]
+
+    def test_what_is_no_such_file_is_made_anew(self, settings: Settings) -> None:
+        folder = settings.home / "attempts"
+        folder.mkdir()
+        (folder / "g-w").write_bytes(b"something else")
+        assert not Attempts.open(settings, GROUP).has_entries
+        assert (folder / "g-w").stat().st_size == FILE_BYTES
+
+    def test_a_folder_that_cannot_be_used_is_named(self, settings: Settings) -> None:
+        (settings.home / "attempts").write_text("a file")
+        with pytest.raises(AttemptsError, match="attempts"):
+            Attempts.open(settings, GROUP)
+
+    @pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit()", "os._exit(1)"])
+    def test_it_outlives_the_process(self, settings: Settings, end: str) -> None:
+        code = (
+            "import os, signal, sys\n"
+            "from tests.unit.test_attempts import Record, GROUP\n"
+            "from midstream.settings import Settings\n"
+            "from processors.attempts import Attempts\n"
+            f"settings = Settings(home={str(settings.home)!r}, worker_id='w')\n"
+            "lane = Attempts.open(settings, GROUP).lane('t')\n"
+            "lane.begin(Record(3, 9))\n"
+            "lane.at(5)\n"
+            f"{end}\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60, check=False)
+        assert done.returncode in (0, 1, -signal.SIGKILL)
+        attempts = Attempts.open(settings, GROUP)
+        if end == "sys.exit()":
+            assert not attempts.has_entries  # a clean stop leaves no mark
+            return
+        (suspect,) = attempts._suspects.values()
+        assert (suspect.identity.topic, suspect.identity.partition, suspect.identity.offset) == ("t", 3, 9)
+        assert (suspect.index, suspect.tries) == (5, 1)
