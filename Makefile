@@ -14,7 +14,7 @@ SDK := tests/integration/sdk
 SDK_MODULES := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint lock reference clean prerequisites environment test-environment
+.PHONY: help run demo test chaos lint lock reference clean prerequisites environment test-environment
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -29,6 +29,18 @@ demo: environment ## Send a realistic day of a small fleet and show what became 
 test: test-environment $(SDK_MODULES) ## Pass all tests; ARGS="tests/unit -k name" for some
 	$(BIN)/python -m deploy.local.jars
 	$(BIN)/python -m pytest $(ARGS)
+
+# What make chaos runs: make chaos CASE="kill_store freeze_store" SEEDS="1 2" EVENTS=20000 FRESH=1 KEEP=1
+CASE ?=
+SEED ?=
+SEEDS ?= $(or $(SEED),1 2 3)
+EVENTS ?=
+FRESH ?=
+KEEP ?=
+chaos: test-environment ## Break the pipeline on purpose and count; CASE= SEED= EVENTS= FRESH=1 KEEP=1
+	$(BIN)/python -m deploy.local.jars
+	@exec $(BIN)/python -m tests.chaos --case "$(CASE)" --seeds "$(SEEDS)" $(if $(EVENTS),--events $(EVENTS)) \
+		$(if $(FRESH),--fresh) $(if $(KEEP),--keep) $(ARGS)
 
 lint: test-environment ## Check style and types
 	$(BIN)/ruff check .

@@ -138,10 +138,10 @@ class Proxy:
                 self.errors_done += 1
             finally:
                 server_writer.transport.abort()
+        self.errors += 1
         writer.write(self._error)
         await writer.drain()
         writer.close()
-        self.errors += 1
         with suppress(OSError):
             await writer.wait_closed()
 

@@ -24,6 +24,7 @@ from tests.support.pipeline import ROOT
 _WARM_S = 2.0
 _POLL_S = 0.5
 _AUDIT_S = 120.0
+_COMPLETE_S = 60.0
 
 
 def run_case(case: Case, seed: int, plan: Plan, *, keep: bool = False, logs_to: Path | None = None) -> Result:
@@ -77,9 +78,8 @@ def _run(case: Case, seed: int, plan: Plan, world: World, result: Result) -> Non
         traffic.abandon()
     judgement = _judge(run)
     result.counts = judgement.as_json()
-    result.faults += case.verdict(run, judgement)
-    result.faults += settled
-    result.faults += _audit(case, run)
+    audited = _audit(case, run)
+    result.faults += case.verdict(run, judgement) + settled + audited
 
 
 def _heal(world: World) -> None:
@@ -138,9 +138,8 @@ def _judge(run: Run) -> Judgement:
 
 
 def _audit(case: Case, run: Run) -> list[str]:
-    """Run `midstream audit`; return what is wrong about what it says."""
-    if not (ROOT / "midstream" / "cli" / "audit.py").exists():
-        return []
+    """Run `midstream audit` over everything; return what is wrong about what it says."""
+    faults = _wait_complete(run)
     done = subprocess.run(
         [sys.executable, "-m", "midstream.cli", "audit", "--json"],
         cwd=ROOT,
@@ -150,7 +149,29 @@ def _audit(case: Case, run: Run) -> list[str]:
         timeout=_AUDIT_S,
         check=False,
     )
-    run.notes["audit"] = {"exit": done.returncode, "said": done.stdout[-20_000:], "errors": done.stderr[-2_000:]}
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        report = {}
+    run.notes["audit"] = {"exit": done.returncode, "report": report, "errors": done.stderr[-2_000:]}
     if case.audit_exit is not None and done.returncode != case.audit_exit:
-        return [f"`midstream audit` exits with {done.returncode}: {(done.stdout + done.stderr)[-500:]}"]
-    return []
+        said = {**report, "findings": report.get("findings", [])[:5]}
+        faults.append(f"`midstream audit` exits with {done.returncode}: {json.dumps(said)} {done.stderr[-500:]}")
+    [(received,)] = run.world.clickhouse.rows("SELECT sum(events) FROM batches")
+    if report.get("received") != received:
+        faults.append(f"`midstream audit` looked at {report.get('received')} of {received} events")
+    return faults
+
+
+def _wait_complete(run: Run) -> list[str]:
+    """Wait until the audit may look at everything; return what is wrong if that does not come."""
+    deadline = time.monotonic() + _COMPLETE_S
+    while True:
+        [(complete,)] = run.world.clickhouse.rows(
+            "SELECT (SELECT complete_until FROM complete_until) > (SELECT max(received_at) FROM batches)"
+        )
+        if complete:
+            return []
+        if time.monotonic() > deadline:
+            return [f"`complete_until` is not past the last batch after {_COMPLETE_S:.0f} s"]
+        time.sleep(_POLL_S)

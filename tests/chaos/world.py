@@ -24,7 +24,7 @@ from deploy.local.stores import demo_token, prepare_stores
 from deploy.local.waiting import Flag, Waiter, http_get
 from midstream.clickhouse.client import ClickHouse, open_client
 from midstream.settings import Settings
-from tests.chaos import guard
+from tests.chaos import guard, spool
 from tests.chaos.kafka import Kafka
 from tests.chaos.keeper import Keeper
 from tests.chaos.proxy import Proxy
@@ -229,7 +229,7 @@ class World:
 
     def spooled_bytes(self) -> int:
         """Return the size of what lies in the collectors' spools."""
-        return 0
+        return spool.spooled_bytes(self.settings.spool_folder)
 
     # How
 

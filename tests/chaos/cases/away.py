@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+from tests.chaos import spool
 from tests.chaos.case import Plan, Run, case
 from tests.chaos.judge import Judgement
 from tests.chaos.proxy import Fault
-from tests.chaos.world import BROKER, ENGINE, Shape
+from tests.chaos.world import BROKER, ENGINE, WEB, Shape
+from tests.support.waiting import wait_until
 
 _SHORT_TIMEOUT_MS = 3_000
+_DRAIN_S = 120.0
 _LEARN_S = 12.0
 """After this the collector must know that Kafka is away and must accept into its spool alone: what was under way when
 Kafka went has waited for ``kafka_timeout_ms`` at most."""
@@ -57,6 +62,31 @@ def broker_away_60s(run: Run) -> None:
     run.notes["spooled bytes"] = run.world.spooled_bytes()
     run.world.keeper.start(BROKER)
     run.world.wait_broker()
+
+
+@case(Shape(), lasts=_away_s)
+def spool_drained_twice(run: Run) -> None:
+    """A spool drained, the collector killed, and the drained segments found there once more."""
+    folder, copies_in = run.world.settings.spool_folder, run.world.root / "copies"
+    run.sleep(2)
+    run.world.keeper.hold(BROKER)
+    run.sleep(run.plan.away_s / 2)
+    copies = spool.copy_segments(folder, copies_in)
+    assert copies, "nothing was spooled"
+    run.world.keeper.start(BROKER)
+    run.world.wait_broker()
+    wait_until("the spool is drained", lambda: not any(map(_still_there(folder, copies_in), copies)), _DRAIN_S)
+    # As if it had been killed after Kafka acknowledged the records and before the segments were deleted.
+    run.world.keeper.hold(WEB)
+    run.notes["segments put back"] = spool.put_back(copies, copies_in, folder)
+    assert run.notes["segments put back"] == len(copies)
+    run.world.keeper.start(WEB)
+    wait_until("it is drained again", lambda: not any(map(_still_there(folder, copies_in), copies)), _DRAIN_S)
+    run.sleep(2)
+
+
+def _still_there(folder: Path, copies_in: Path) -> Callable[[Path], bool]:
+    return lambda copy: (folder / copy.relative_to(copies_in)).exists()
 
 
 @case(Shape(), lasts=_away_s)

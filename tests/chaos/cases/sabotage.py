@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from tests.chaos.case import Plan, Run, case
 from tests.chaos.judge import Judgement
 from tests.chaos.standins import signs
@@ -31,15 +28,21 @@ def _found_out(run: Run, judgement: Judgement) -> list[str]:
         faults.append(f"{len(dropped)} arrivals were dropped, and {judgement.unaccounted} are unaccounted for")
     if judgement.lost != len({entry["mid"] for entry in dropped}):
         faults.append(f"the judge misses {judgement.lost} mids")
+    if _named(run) != sorted((entry["batch_id"], entry["event_index"], entry["mid"]) for entry in dropped):
+        faults.append(f"the audit names others than were dropped: {_named(run)}")
     if judgement.double or judgement.invented or judgement.in_flight:
         faults += judgement.faults
     return faults
 
 
-def named_by(audit: str) -> set[tuple[str, int]]:
-    """Return the arrivals that the audit's JSON says are missing."""
-    report: dict[str, Any] = json.loads(audit)
-    return {(batch["batch_id"], index) for batch in report["batches"] for index in batch["missing"]}
+def _named(run: Run) -> list[tuple[str, int, str]]:
+    """Return the arrivals that the audit says are missing, with their mids."""
+    findings = run.notes["audit"]["report"].get("findings", [])
+    return sorted(
+        (one.get("batch_id", ""), one.get("event_index", -1), one.get("mid", ""))
+        for one in findings
+        if one["kind"] == "missing"
+    )
 
 
 @case(lambda plan: _shape("validate", plan), verdict=_found_out, audit_exit=1)

@@ -12,7 +12,7 @@ from tests.chaos.world import SESSION_TIMEOUT_S, Shape
 from tests.support.waiting import wait_until
 
 _FREEZE_S = 30.0
-_TAKE_OVER_S = 60.0
+_TAKE_OVER_S = 120.0
 _ROUNDS_AT_MOST = 3
 _ROUND_S = 15.0
 
