@@ -15,9 +15,8 @@ from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from midstream.clickhouse.client import ClickHouseError
 from midstream.settings import Settings
-from processors import attempts as module
-from processors.attempts import DIED, Attempts, AttemptsError, Lane, is_of_the_environment
-from processors.attempts_file import FILE_BYTES, SUSPECTS, WHOLE
+from processors.attempts import DIED, Attempts, AttemptsError, Lane, is_of_the_environment, table
+from processors.attempts.file import FILE_BYTES, SUSPECTS, WHOLE
 from processors.store.lease import LeaseLostError
 
 GROUP = "g"
@@ -244,8 +243,8 @@ def test_a_full_table_drops_what_is_counted_least() -> None:
 
 def test_old_suspicions_end(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = die(fresh(), Record(0, 1))
-    now = module.time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + 8 * 24 * 3600)
+    now = table.time.time()
+    monkeypatch.setattr(table.time, "time", lambda: now + 8 * 24 * 3600)
     assert lane(live_again(attempts)).begin(Record(0, 9)) is None
 
 

@@ -6,13 +6,20 @@ last, so that a process that dies in the middle of writing leaves nothing half t
 
 from __future__ import annotations
 
+import fcntl
 import mmap
+import os
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
+
+from midstream.logs import get_logger
+
+log = get_logger(__name__)
 
 WHOLE = -1
 """Index of an event that stands for all of the record."""
@@ -41,6 +48,10 @@ _SUSPECT = struct.Struct(f"<B{_IDENTITY.size}sIiBBQB{_MAX_PARKED}i{_MESSAGE_BYTE
 _SUSPECT_BYTES = 640
 _SUSPECTS_AT = _HEAD_BYTES + LANES * _LANE_BYTES
 FILE_BYTES = _SUSPECTS_AT + SUSPECTS * _SUSPECT_BYTES
+
+
+_locked: list[int] = []
+"""Kept open: a lock ends with its file."""
 
 
 class Phase(IntEnum):
@@ -216,3 +227,22 @@ def write_suspect(memory: mmap.mmap, place: int, suspect: Suspect | None) -> Non
     memory[at] = 0
     memory[at + 1 : at + len(packed)] = packed[1:]
     memory[at] = 1
+
+
+def lock_and_map(path: Path) -> mmap.mmap | None:
+    """Return a worker's file, mapped, or None if another has it. The lock lasts as long as the process."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not is_readable(os.pread(descriptor, FILE_BYTES, 0)):
+        # Written whole: a store into a mapped hole kills the process when the disk is full.
+        if os.fstat(descriptor).st_size:
+            log.warning("attempts.made_anew", file=str(path))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, NEW_FILE + bytes(FILE_BYTES - len(NEW_FILE)), 0)
+        os.fsync(descriptor)
+    _locked.append(descriptor)
+    return mmap.mmap(descriptor, FILE_BYTES)
