@@ -82,7 +82,7 @@ REASONS: dict[Reason, ReasonDoc] = {
         "Post batches to the collector, which refuses such a body at once.",
     ),
     Reason.POISON: ReasonDoc(
-        "The event was valid but could not be stored after several tries, for a reason of its own.",
+        "A worker failed or died at the event (or at the whole body) time after time, or the database refuses it.",
         "an event that the database refuses although its schema accepts it",
         "Nothing: the operator finds it in `rejects`, whole, and can replay it.",
     ),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 # What the coordinator makes of a client's, or a named instance's, id: "<id>-<uuid>".
-_MEMBER = re.compile(r"-p(\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_MEMBER = re.compile(r"-p(\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
 def sign(name: str, partitions: int) -> str:
