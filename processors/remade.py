@@ -4,16 +4,21 @@ Kafka drops a group's offsets with the topic; a consumer that runs keeps its pla
 over what the new topic has below it. So the worker exits, and on its start begins at the earliest record. An offset
 that was committed after the topic had come back is taken back at the start. To read a record once more is harmless:
 tokens and arrivals do not depend on offsets.
+
+A worker with a name gets on its start what it had: nothing of a topic that was away for a moment, and no rebalance puts
+that right. So a start waits until Kafka has forgotten members that leave a partition to nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import TopicPartition
 
@@ -25,6 +30,8 @@ log = get_logger(__name__)
 
 _INTERVAL_S = 1.0
 _LOOKS_WITHOUT_A_TOPIC = 3  # a broker that starts may not know all topics at once
+_LOOKS_WITHOUT_A_READER = 3  # a group that takes on partitions needs a moment
+_ASSIGNED_INTERVAL_S = 10.0
 _MEMBERS_MARGIN_S = 5.0
 
 
@@ -70,12 +77,19 @@ def join_looks(before: Look, now: Look) -> Look:
 class TopicGuard:
     """Watches the topics of this worker's groups."""
 
-    def __init__(self, settings: Settings, topics_of_groups: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, settings: Settings, topics_of_groups: Mapping[str, Sequence[str]], others: Sequence[str] = ()
+    ) -> None:
+        """Take the topics that each group reads, and others that the worker must notice to be made anew."""
         self._settings = settings
         self._topics_of_groups = topics_of_groups
+        self._others = others
+        # A worker that died, or one with a name that ended, stays a member until its session is over.
+        self._members_limit_s = settings.kafka_session_timeout_ms / 1000 + _MEMBERS_MARGIN_S
 
     def prepare(self) -> None:
-        """Take back committed offsets that lie beyond the end; called before the worker joins its groups.
+        """Take back committed offsets that lie beyond the end, and wait for members that read nothing to be gone;
+        called before the worker joins its groups.
 
         Raises:
             KafkaError, TimeoutError: Kafka is away.
@@ -94,10 +108,11 @@ class TopicGuard:
             TopicRemadeError: the worker must end.
         """
         before = Look({}, {}, {})
-        away = 0
+        away = idle = 0
+        next_assigned = 0.0
         while True:
             try:
-                async with _Kafka(self._settings, self._topics_of_groups) as kafka:
+                async with _Kafka(self._settings, self._topics_of_groups, self._others) as kafka:
                     while True:
                         look, missing = await kafka.look()
                         away = away + 1 if missing else 0
@@ -106,14 +121,24 @@ class TopicGuard:
                         if reason := find_remade(before, look):
                             raise TopicRemadeError(reason)
                         before = join_looks(before, look)
+                        if time.monotonic() >= next_assigned:
+                            unread = await kafka.unassigned(look.ends)
+                            idle = idle + 1 if unread else 0
+                            if idle >= _LOOKS_WITHOUT_A_READER:
+                                raise TopicRemadeError(f"nobody reads {unread[0].topic}/{unread[0].partition}")
+                            next_assigned = time.monotonic() + _ASSIGNED_INTERVAL_S
                         await asyncio.sleep(_INTERVAL_S)
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("topics.not_seen", error=repr(error)[:200])
                 await asyncio.sleep(_INTERVAL_S)
 
     async def _prepare(self) -> None:
-        async with _Kafka(self._settings, self._topics_of_groups) as kafka:
+        async with _Kafka(self._settings, self._topics_of_groups, self._others) as kafka:
             look, _ = await kafka.look()
+            deadline = time.monotonic() + self._members_limit_s
+            while (unread := await kafka.unassigned(look.ends)) and time.monotonic() < deadline:
+                log.warning("topics.unread", partitions=[str(tuple(tp)) for tp in unread])
+                await asyncio.sleep(_INTERVAL_S)
         for group, names in self._topics_of_groups.items():
             beyond = [tp for tp, end in look.ends.items() if tp.topic in names and look.committed.get(tp, 0) > end]
             if beyond:
@@ -126,9 +151,7 @@ class TopicGuard:
         """Commit 0, which leads to the earliest record. Kafka takes that only while the group has no members."""
         groups = GroupStates(self._settings, self._settings.kafka_timeout_ms)
         try:
-            # A worker that died, or one with a name that ended, stays a member until its session is over.
-            limit_s = self._settings.kafka_session_timeout_ms / 1000 + _MEMBERS_MARGIN_S
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(self._members_limit_s):
                 while (await groups.describe([group])).get(group, ("", 0))[1]:  # noqa: ASYNC110 - Kafka has to be asked
                     await asyncio.sleep(_INTERVAL_S)
         except TimeoutError:
@@ -150,9 +173,12 @@ class TopicGuard:
 class _Kafka:
     """Connections for looking, each look bounded in time."""
 
-    def __init__(self, settings: Settings, topics_of_groups: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, settings: Settings, topics_of_groups: Mapping[str, Sequence[str]], others: Sequence[str]
+    ) -> None:
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._topics_of_groups = topics_of_groups
+        self._others = others
         self._consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers, group_id=None)
         self._admin = AIOKafkaAdminClient(
             bootstrap_servers=settings.kafka_servers, request_timeout_ms=settings.kafka_timeout_ms
@@ -178,7 +204,7 @@ class _Kafka:
     async def look(self) -> tuple[Look, list[str]]:
         """Return what there is, and the topics that are not there."""
         async with asyncio.timeout(self._timeout_s):
-            names = [name for of in self._topics_of_groups.values() for name in of]
+            names = [*self._others, *(name for of in self._topics_of_groups.values() for name in of)]
             described = await self._admin.describe_topics(names)
             partitions = [
                 TopicPartition(one["topic"], part["partition"]) for one in described for part in one["partitions"]
@@ -195,3 +221,23 @@ class _Kafka:
             found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, 0)) if partitions else {}
             firsts = {tp: (place.offset, place.timestamp) if place else None for tp, place in found.items()}
         return Look(committed, ends, firsts), missing
+
+    async def unassigned(self, ends: Collection[TopicPartition]) -> list[TopicPartition]:
+        """Return those of these partitions that their group, though it is at work, has given to no member."""
+        left = []
+        for group, of in self._topics_of_groups.items():
+            async with asyncio.timeout(self._timeout_s):
+                try:
+                    [response] = await self._admin.describe_consumer_groups([group])
+                except GroupCoordinatorNotAvailableError:
+                    continue
+            _, _, state, _, _, members = response.groups[0][:6]
+            if state != "Stable" or not members:
+                continue
+            taken = set()
+            for member in members:
+                taken |= {
+                    TopicPartition(*tp) for tp in ConsumerProtocolMemberAssignment.decode(member[-1]).partitions()
+                }
+            left += [tp for tp in ends if tp.topic in of and tp not in taken]
+        return sorted(left)

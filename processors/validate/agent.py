@@ -171,7 +171,9 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
     attempts = Attempts.open(settings, topics.GROUP_VALIDATE)
     tell_of_crash(attempts.close)
     validator = Validator(settings, attempts)
-    guard = TopicGuard(settings, {topics.GROUP_VALIDATE: (topics.RAW.name, topics.VALID.name, topics.DEAD.name)})
+    guard = TopicGuard(
+        settings, {topics.GROUP_VALIDATE: (topics.RAW.name,)}, others=(topics.VALID.name, topics.DEAD.name)
+    )
     raw = app.topic(topics.RAW.name, key_serializer="raw", value_serializer="raw")
 
     def wait() -> None:

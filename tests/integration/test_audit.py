@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from typing import Any
 
+import httpx
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -31,7 +31,7 @@ def send_some(clients: Outside) -> list[str]:
     """Send stored, duplicate and refused events; return the batches."""
     first = [make_event(eid, did=unique("d")) for eid in ("START", "INTERACT", "LOG", "END") * 3]
     ids = [clients.send([*first, make_event(), {"eid": "NOBODY", "mid": unique("n")}]) for _ in range(4)]
-    clients.settle(ids)
+    clients.settle(ids, 60)
     return ids
 
 
@@ -93,6 +93,7 @@ async def remake(settings: Settings, name: str) -> None:
     await ensure_topics(settings, timeout_s=30)
 
 
+@pytest.mark.timeout(240)  # Kafka forgets the workers' former membership when their session is over
 @pytest.mark.parametrize("name", [topics.VALID.name, topics.RAW.name])
 def test_a_topic_that_was_made_anew_costs_nothing_and_doubles_nothing(clients: Outside, name: str) -> None:
     before = send_some(clients)
@@ -138,8 +139,11 @@ def test_an_event_that_was_dropped_is_named_with_its_mid(clients: Outside) -> No
 def test_a_loss_is_in_the_metric_and_a_restart_does_not_forget_it(clients: Outside) -> None:
     """After the test before."""
 
-    def lost() -> Any:
-        return metric(clients, "midstream_unaccounted_events") == 1
+    def lost() -> bool:
+        try:
+            return metric(clients, "midstream_unaccounted_events") == 1
+        except httpx.TransportError:  # it is starting
+            return False
 
     wait_until("the metric says so", lost, 60, 0.5)
     clients.pipeline.kill("store")

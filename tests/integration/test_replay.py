@@ -63,7 +63,7 @@ def everything(clients: Outside) -> dict[str, list[Row]]:
         "rejects": clients.rows("SELECT * EXCEPT stored_at FROM rejects ORDER BY batch_id, event_index"),
         "batches": clients.rows("SELECT * FROM batches ORDER BY batch_id"),
         "dimensions": clients.rows("SELECT * FROM dimensions ORDER BY type, id"),
-        "accounting": clients.rows("SELECT * FROM accounting ORDER BY minute, channel"),
+        "accounting": clients.rows("SELECT * EXCEPT complete_until FROM accounting ORDER BY minute, channel"),
     }
 
 
