@@ -6,6 +6,7 @@ batches by their primary key. Hashes and times are numbers, so that no mid, howe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,12 +27,14 @@ _MAX_ARRIVALS_IN_ALL = 20_000
 _CHUNK = 1_000
 _MAX_MID_CHARS = 8_000  # a server takes 128 KiB in one parameter, and a character may take twelve bytes there
 
-_EVENTS = "SELECT '{table}', mid, batch_id, event_index, toUnixTimestamp64Milli(received_at) FROM {table}"
-_FEWER = "ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"
-_DUPLICATES = """SELECT mid, batch_id, event_index, toUnixTimestamp64Milli(received_at),
-first_batch_id, first_event_index, toUnixTimestamp64Milli(first_received_at), differs FROM duplicate_rows"""
-_REJECTS = """SELECT mid, batch_id, event_index, toUnixTimestamp64Milli(received_at),
-code, pointer, message, toUnixTimestamp64Milli(stored_at) FROM reject_rows"""
+# All of one shape, so that one query asks for all: where, mid, the arrival, then what only this kind has.
+_ARRIVAL = "mid, batch_id, toInt64(event_index), toUnixTimestamp64Milli(received_at)"
+_FEWER = "WHERE mid_hash IN ({hashes}) ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"
+_EVENTS = "SELECT '{table}', {arrival}, '', '', '', toInt64(0), toInt64(0) FROM {table} WHERE mid_hash IN ({hashes})"
+_DUPLICATES = """SELECT 'duplicate', {arrival}, first_batch_id, toString(differs), '', toInt64(first_event_index),
+toUnixTimestamp64Milli(first_received_at) FROM duplicate_rows {fewer}"""
+_REJECTS = """SELECT 'reject', {arrival}, code, pointer, message, toInt64(0), toUnixTimestamp64Milli(stored_at)
+FROM reject_rows {fewer}"""
 _BATCHES = "SELECT batch_id, source, msgid, did, credential, topic, partition, offset FROM batches"
 _BLOCKS = """SELECT toUnixTimestamp64Milli(stored_at), partition, partitions, toUnixTimestamp64Milli(max(visible_at))
 FROM block_rows"""
@@ -56,13 +59,15 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
-class Unstored:
-    """Arrivals that became no event."""
+class Found:
+    """What is known of some mids, by mid."""
 
-    sightings: dict[str, list[Sighting]]
-    """By mid."""
+    events: dict[str, StoredEvent]
+    """Where the events are."""
+    others: dict[str, list[Sighting]]
+    """Arrivals that became no event, and of each duplicate the arrival that stored its mid."""
     cut_off: frozenset[str]
-    """Mids that have more of them."""
+    """Mids that have more of these."""
 
 
 class StoredTraces:
@@ -71,16 +76,34 @@ class StoredTraces:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def events(self, mids: Mids) -> dict[str, StoredEvent]:
-        """Return where the events of these mids are, as far as they are stored."""
-        found: dict[str, StoredEvent] = {}
+    def arrivals(self, mids: Mids) -> Found:
+        """Return all arrivals of these mids that have become anything."""
+        limit = max(min(MAX_ARRIVALS, _MAX_ARRIVALS_IN_ALL // max(len(mids), 1)), 1)
+        events: dict[str, StoredEvent] = {}
+        others: dict[str, list[Sighting]] = {}
+        listed: set[tuple[str, Evidence, ArrivalKey]] = set()
+        counts: Counter[tuple[str, Evidence]] = Counter()
         for chunk in _chunks(mids.values()):
             hashes = _numbers(chunk)
-            selects = (f"{_EVENTS.format(table=table)} WHERE mid_hash IN ({hashes})" for table in EVENT_TABLES)
-            for table, mid, batch_id, event_index, received_at_ms in self._rows(" UNION ALL ".join(selects), None):
-                if mid in mids:  # the whole mid, not its hash
-                    found[mid] = StoredEvent(table, Sighting(Evidence.EVENT, batch_id, event_index, received_at_ms))
-        return found
+            selects = [_EVENTS.format(table=table, arrival=_ARRIVAL, hashes=hashes) for table in EVENT_TABLES]
+            # No FINAL, which would read no projection: repeated rows are the same arrival all the same.
+            fewer = _FEWER.format(hashes=hashes, limit=limit + 1)
+            selects += [select.format(arrival=_ARRIVAL, fewer=fewer) for select in (_DUPLICATES, _REJECTS)]
+            for place, mid, *row in self._rows(" UNION ALL ".join(f"({select})" for select in selects), None):
+                if mid not in mids:  # the whole mid, not its hash
+                    continue
+                if place in EVENT_TABLES:
+                    events[mid] = StoredEvent(place, Sighting(Evidence.EVENT, *row[:3]))
+                    continue
+                evidence = Evidence(place)
+                seen = _read_duplicate(*row) if evidence is Evidence.DUPLICATE else _read_reject(*row)
+                arrival = mid, evidence, seen[0].key
+                if arrival not in listed:
+                    listed.add(arrival)
+                    counts[mid, evidence] += 1
+                if counts[mid, evidence] <= limit:
+                    others.setdefault(mid, []).extend(seen)
+        return Found(events, others, frozenset(mid for (mid, _), count in counts.items() if count > limit))
 
     def details(self, events: Mapping[str, StoredEvent], mids: Mids, *, with_raw: bool) -> dict[str, Details]:
         """Return details of stored events by mid. ``with_raw`` reads their texts: for a few of them."""
@@ -101,26 +124,6 @@ class StoredTraces:
                     if mid in events:
                         found[mid] = Details(stored_at_ms, raw)
         return found
-
-    def duplicates(self, mids: Mids) -> Unstored:
-        """Return the arrivals of stored mids, and of each the arrival that stored its mid."""
-
-        def read(row: tuple[Any, ...]) -> Iterator[Sighting]:
-            batch_id, index, received_at_ms, first_batch_id, first_index, first_at_ms, differs = row
-            yield Sighting(Evidence.DUPLICATE, batch_id, index, received_at_ms, differs=bool(differs))
-            yield Sighting(Evidence.NAMED_BY_DUPLICATE, first_batch_id, first_index, first_at_ms)
-
-        return self._unstored(_DUPLICATES, mids, read)
-
-    def rejects(self, mids: Mids) -> Unstored:
-        """Return the arrivals that were refused."""
-
-        def read(row: tuple[Any, ...]) -> Iterator[Sighting]:
-            batch_id, index, received_at_ms, code, pointer, message, written_at_ms = row
-            reject = Reject(written_at_ms, code, pointer, message)
-            yield Sighting(Evidence.REJECT, batch_id, index, received_at_ms, reject=reject)
-
-        return self._unstored(_REJECTS, mids, read)
 
     def batches(self, wanted: Mapping[str, int]) -> dict[str, BatchFacts]:
         """Return facts of batches, given with their receipt in epoch milliseconds, as far as they are there."""
@@ -150,20 +153,20 @@ class StoredTraces:
                 found[mid] = max(moments)
         return found
 
-    def _unstored(self, select: str, mids: Mids, read: Callable[[tuple[Any, ...]], Iterator[Sighting]]) -> Unstored:
-        limit = max(min(MAX_ARRIVALS, _MAX_ARRIVALS_IN_ALL // len(mids)), 1) if mids else 1
-        sightings: dict[str, list[Sighting]] = {}
-        rows: dict[str, set[ArrivalKey]] = {}
-        for chunk in _chunks(mids.values()):
-            fewer = _FEWER.format(limit=limit + 1)
-            # No FINAL, which would read no projection: repeated rows are the same arrival all the same.
-            for mid, *row in self._rows(f"{select} WHERE mid_hash IN ({_numbers(chunk)}) {fewer}", None):
-                if mid in mids:
-                    seen = list(read(tuple(row)))
-                    rows.setdefault(mid, set()).add(seen[0].key)
-                    if len(rows[mid]) <= limit:
-                        sightings.setdefault(mid, []).extend(seen)
-        return Unstored(sightings, frozenset(mid for mid, keys in rows.items() if len(keys) > limit))
+
+def _read_duplicate(
+    batch_id: str, index: int, at_ms: int, first_batch_id: str, differs: str, _: str, first_index: int, first_at_ms: int
+) -> list[Sighting]:
+    return [
+        Sighting(Evidence.DUPLICATE, batch_id, index, at_ms, differs=differs == "true"),
+        Sighting(Evidence.NAMED_BY_DUPLICATE, first_batch_id, first_index, first_at_ms),
+    ]
+
+
+def _read_reject(
+    batch_id: str, index: int, at_ms: int, code: str, pointer: str, message: str, _: int, written_at_ms: int
+) -> list[Sighting]:
+    return [Sighting(Evidence.REJECT, batch_id, index, at_ms, reject=Reject(written_at_ms, code, pointer, message))]
 
 
 def _chunks(values: Iterable[T]) -> Iterator[list[T]]:

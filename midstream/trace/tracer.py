@@ -11,15 +11,15 @@ from midstream.clickhouse.client import ClickHouseError
 from midstream.events.judge import Judge
 from midstream.metrics import TRACE_SECONDS, TRACES, TRACES_WAITING
 from midstream.settings import Settings
-from midstream.trace.arrivals import BatchFacts, Sighting, Stored, Trace, judge
+from midstream.trace.arrivals import BatchFacts, Evidence, Sighting, Stored, Trace, judge
 from midstream.trace.backlog import BacklogSearch, Seen
 from midstream.trace.needles import is_searchable
-from midstream.trace.stored import Rows, StoredTraces
+from midstream.trace.stored import Found, Rows, StoredTraces
 from processors.validate.split import hash_mid
 
 _MAX_RUNNING = 4
 _MAX_WAITING = 32
-_THREADS = 3 * _MAX_RUNNING
+_THREADS = 2 * _MAX_RUNNING
 
 T = TypeVar("T")
 
@@ -72,18 +72,14 @@ class Tracer:
         if not mids:
             return {}
         seen = await self._backlog.search(mids)
-        events, duplicates, rejects = await asyncio.gather(
-            self._ask(self._stored.events, mids),
-            self._ask(self._stored.duplicates, mids),
-            self._ask(self._stored.rejects, mids),
-        )
-        if any(mid not in events for mid in duplicates.sightings):  # stored since then, or expired
-            events = await self._ask(self._stored.events, mids)
+        found = await self._ask(self._stored.arrivals, mids)
+        if any(_is_named_only(found, mid) for mid in found.others):  # stored just now, or deleted by retention
+            found = await self._ask(self._stored.arrivals, mids)
+        events = found.events
         sightings: dict[str, list[Sighting]] = {
             mid: [
                 *seen.sightings.get(mid, ()),
-                *duplicates.sightings.get(mid, ()),
-                *rejects.sightings.get(mid, ()),
+                *found.others.get(mid, ()),
                 *([events[mid].sighting] if mid in events else ()),
             ]
             for mid in mids
@@ -101,7 +97,7 @@ class Tracer:
                 stored=Stored(stored[mid].table, stored[mid].stored_at_ms, visible.get(mid)) if mid in stored else None,
                 batches=batches,
                 complete=seen.complete,
-                more_arrivals=mid in duplicates.cut_off or mid in rejects.cut_off,
+                more_arrivals=mid in found.cut_off,
                 event=details[mid].raw if mid in details else None,
             )
             for mid in mids
@@ -125,3 +121,8 @@ class Tracer:
             return await asyncio.wait_for(asking, self._timeout_s)
         except TimeoutError:
             raise ClickHouseError("no answer from ClickHouse in time", None) from None
+
+
+def _is_named_only(found: Found, mid: str) -> bool:
+    """Whether a duplicate of the mid is there without its event."""
+    return mid not in found.events and any(one.evidence is Evidence.DUPLICATE for one in found.others[mid])
