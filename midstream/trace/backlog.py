@@ -42,9 +42,15 @@ class Budget:
     deadline_s: float
     records_left: int = _MAX_RECORDS
 
-    def check(self) -> None:
-        """Raise CutOffError when nothing is left."""
-        if self.bytes_left <= 0 or self.records_left <= 0 or time.monotonic() >= self.deadline_s:
+    def check_time(self) -> None:
+        """Raise CutOffError when the time is over."""
+        if time.monotonic() >= self.deadline_s:
+            raise CutOffError
+
+    def check(self, size_bytes: int) -> None:
+        """Raise CutOffError when there is no room for a record of at least this size."""
+        self.check_time()
+        if size_bytes > self.bytes_left or self.records_left <= 0:
             raise CutOffError
 
     def spend(self, size_bytes: int) -> None:
@@ -133,8 +139,8 @@ class BacklogSearch:
 
     def _search_records(self, records: Iterable[RawRecord], needles: Needles, budget: Budget, seen: Seen) -> None:
         for record in records:
-            budget.check()
-            searched = needles.search(record, budget.check)
+            budget.check(len(record.value))
+            searched = needles.search(record, budget.check_time)
             budget.spend(searched.size_bytes)
             for mid, sighting in searched.found:
                 seen.sightings.setdefault(mid, []).append(sighting)
@@ -143,7 +149,7 @@ class BacklogSearch:
         self, records: Sequence[RawRecord], batch_ids: Collection[str], budget: Budget, found: dict[str, BatchFacts]
     ) -> None:
         for record in records:
-            budget.check()
+            budget.check(len(record.value))
             budget.spend(len(record.value))
             receipt = decode_receipt(record.headers)
             if receipt is None:

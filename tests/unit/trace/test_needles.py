@@ -182,21 +182,23 @@ def test_what_is_no_record_holds_nothing(topic: str, value: bytes) -> None:
 def test_a_search_ends_when_there_is_no_time_left() -> None:
     body = body_of(*(orjson.dumps(event("M")) for _ in range(1_000)))
     with pytest.raises(CutOffError):
-        needles("M").search(raw(body), Budget(1 << 30, deadline_s=0).check)
+        needles("M").search(raw(body), Budget(1 << 30, deadline_s=0).check_time)
 
 
 def test_a_budget_ends_with_its_bytes_and_its_records() -> None:
     budget = Budget(10, float("inf"), records_left=2)
-    budget.check()
-    budget.spend(9)
-    budget.check()
-    budget.spend(1)
+    budget.check(10)
     with pytest.raises(CutOffError):
-        budget.check()
-    budget = Budget(10, float("inf"), records_left=1)
+        budget.check(11)
+    budget.spend(9)
+    budget.check(1)
+    with pytest.raises(CutOffError):
+        budget.check(2)
     budget.spend(0)
     with pytest.raises(CutOffError):
-        budget.check()
+        budget.check(0)
+    with pytest.raises(CutOffError):
+        Budget(10, deadline_s=0).check(0)
 
 
 @pytest.mark.parametrize(
