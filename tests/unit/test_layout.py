@@ -51,6 +51,7 @@ def test_metrics_are_declared_in_one_place() -> None:
 
 PURE = (
     "ingest/spool/format.py",
+    "midstream/audit/findings.py",
     "midstream/envelope.py",
     "midstream/kafka/marks.py",
     "midstream/receipt.py",
@@ -59,6 +60,10 @@ PURE = (
     "processors/validate/seal.py",
     "processors/validate/split.py",
     "processors/validate/round.py",
+    "processors/store/accounting/generations.py",
+    "processors/store/accounting/progress.py",
+    "processors/store/accounting/settled.py",
+    "processors/store/accounting/watermark.py",
     "processors/store/block.py",
     "processors/store/denormalise.py",
     "processors/store/route.py",

@@ -69,10 +69,13 @@ EXPECTED = {
     "edata_type edata_id edata_pageid edata_subtype edata_duration user device content location flags batch_id "
     "event_index late raw",
     "duplicates": "mid eid did channel batch_id event_index received_at first_batch_id first_received_at differs",
-    "rejects": "mid eid did channel batch_id event_index received_at code pointer message raw scope",
+    "rejects": "mid eid did channel batch_id event_index received_at code pointer message raw scope events",
     "batches": "batch_id msgid received_at sent_at did channel app credential bytes events sequence collector topic "
-    "partition offset source",
-    "accounting": "minute channel received stored duplicate rejected in_flight unaccounted",
+    "partition offset source appended_at",
+    "accounting": "minute channel received stored duplicate rejected in_flight unaccounted surplus complete_until",
+    "collectors": "id low at open spooled_batches spooled_bytes oldest",
+    "progress": "topic partition complete_offset published_at since",
+    "losses": "minute events checked_at",
     "dimensions": "type id attributes version deleted updated_at",
     "device_state": "device_id key value at received_at",
     "device_history": "device_id key value at at_original received_at report_id",
