@@ -24,27 +24,31 @@ log = get_logger(__name__)
 WHOLE = -1
 """Index of an event that stands for all of the record."""
 
+GROUP = 16
+"""Records of a group, when one of many has to be found."""
 LANES = 4
 POSITIONS = 1024
 """Partitions whose positions are kept; beyond it some share a place, and more records than needed come alone."""
 SUSPECTS = 64
 
-NEW_FILE = b"MSATTEM1"
+NEW_FILE = b"MSATTEM2"
 _TOPIC_BYTES = 64
 _MESSAGE_BYTES = 400
 _HEAD_BYTES = 64
 
 _IDENTITY = struct.Struct(f"<{_TOPIC_BYTES}sIQ16s")
-_PLACE = struct.Struct("<iB")
+_PLACE = struct.Struct("<iBI")
 _IDENTITY_AT = 8
 _PLACE_AT = _IDENTITY_AT + _IDENTITY.size
 _OWNER_AT = 128
+_GROUP = struct.Struct("<I")
+_GROUP_AT = _OWNER_AT + _TOPIC_BYTES
 _MARK_BYTES = 256
 _ARRAY_BYTES = POSITIONS * 8
 _LANE_BYTES = _MARK_BYTES + 2 * _ARRAY_BYTES
 
 _MAX_PARKED = 8
-_SUSPECT = struct.Struct(f"<B{_IDENTITY.size}sIiBBQB{_MAX_PARKED}i{_MESSAGE_BYTES}s")
+_SUSPECT = struct.Struct(f"<B{_IDENTITY.size}sIiIBBQB{_MAX_PARKED}i{_MESSAGE_BYTES}s")
 _SUSPECT_BYTES = 640
 _SUSPECTS_AT = _HEAD_BYTES + LANES * _LANE_BYTES
 FILE_BYTES = _SUSPECTS_AT + SUSPECTS * _SUSPECT_BYTES
@@ -83,6 +87,8 @@ class Suspect:
     tries: int = 0
     """Since an event of it was last parked."""
     index: int = WHOLE
+    size: int = 1
+    """Events from ``index`` on that were under work together."""
     phase: Phase = Phase.READ
     parked: list[int] = field(default_factory=list)
     """Indices of the events whose tries are used up."""
@@ -121,7 +127,7 @@ def _unpack_identity(packed: bytes) -> Identity:
 
 
 class LaneArea:
-    """The place of one topic: the record under work, how far each partition was read, which records come alone."""
+    """The place of one topic: the record under work, how far each partition was read, which records come apart."""
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
         self._memory = memory
@@ -131,7 +137,7 @@ class LaneArea:
         self.positions = view[arrays : arrays + _ARRAY_BYTES].cast("Q")
         """By partition: the offset after the last record that was begun."""
         self.apart = view[arrays + _ARRAY_BYTES : arrays + 2 * _ARRAY_BYTES].cast("Q")
-        """By partition: records below this offset come alone."""
+        """By partition: records below this offset come in small groups, or alone."""
 
     @classmethod
     def of(cls, memory: mmap.mmap) -> list[LaneArea]:
@@ -146,17 +152,17 @@ class LaneArea:
             self._memory[owner] = name
         return self._memory[owner] == name
 
-    def write(self, identity: Identity, index: int, phase: Phase) -> None:
-        """Mark a record as under work."""
+    def write(self, identity: Identity, index: int, phase: Phase, size: int = 1) -> None:
+        """Mark a record as under work; see :meth:`write_place`."""
         self._memory[self._start] = 0
         at = self._start + _IDENTITY_AT
         self._memory[at : at + _IDENTITY.size] = _pack_identity(identity)
-        _PLACE.pack_into(self._memory, self._start + _PLACE_AT, index, phase)
+        _PLACE.pack_into(self._memory, self._start + _PLACE_AT, index, phase, size)
         self._memory[self._start] = 1
 
-    def write_place(self, index: int, phase: Phase) -> None:
-        """Mark which event of it is."""
-        _PLACE.pack_into(self._memory, self._start + _PLACE_AT, index, phase)
+    def write_place(self, index: int, phase: Phase, size: int = 1) -> None:
+        """Mark which event of it is, or so many from there on; of ``Phase.JOINT``: so many records."""
+        _PLACE.pack_into(self._memory, self._start + _PLACE_AT, index, phase, size)
 
     def switch(self, on: bool) -> None:
         """Take the mark off, or put it on again."""
@@ -167,27 +173,35 @@ class LaneArea:
         """Whether a record is marked."""
         return self._memory[self._start] == 1
 
-    def read(self) -> tuple[Identity, int, Phase]:
+    def read(self) -> tuple[Identity, int, Phase, int]:
         """Return what is marked."""
         at = self._start + _IDENTITY_AT
-        index, phase = _PLACE.unpack_from(self._memory, self._start + _PLACE_AT)
+        index, phase, size = _PLACE.unpack_from(self._memory, self._start + _PLACE_AT)
         known = phase if phase in tuple(Phase) else Phase.READ
-        return _unpack_identity(self._memory[at : at + _IDENTITY.size]), index, Phase(known)
+        return _unpack_identity(self._memory[at : at + _IDENTITY.size]), index, Phase(known), size
 
-    def set_apart(self) -> None:
-        """Let all records begun so far come alone."""
+    def set_apart(self, records: int) -> None:
+        """Let all records begun so far come in small groups, since something ended when so many of them were under
+        work together; if it was a small group already, alone."""
+        _GROUP.pack_into(self._memory, self._start + _GROUP_AT, GROUP if records > GROUP else 1)
         self.apart[:] = self.positions
 
     @property
+    def group(self) -> int:
+        """How many records that are set apart come together."""
+        group: int = _GROUP.unpack_from(self._memory, self._start + _GROUP_AT)[0]
+        return max(group, 1)
+
+    @property
     def has_apart(self) -> bool:
-        """Whether there are records that come alone."""
+        """Whether there are records that come apart."""
         return any(self.apart)
 
 
 def read_suspect(memory: mmap.mmap, place: int) -> Suspect | None:
     """Return the suspect at a place of the table, if there is one."""
     values = _SUSPECT.unpack_from(memory, _SUSPECTS_AT + place * _SUSPECT_BYTES)
-    used, identity, tries, index, phase, passed, at_s, count, *rest = values
+    used, identity, tries, index, size, phase, passed, at_s, count, *rest = values
     if used != 1 or phase not in tuple(Phase) or count > _MAX_PARKED:
         return None
     *parked, message = rest
@@ -196,6 +210,7 @@ def read_suspect(memory: mmap.mmap, place: int) -> Suspect | None:
         place,
         tries,
         index,
+        size,
         Phase(phase),
         list(parked[:count]),
         bool(passed),
@@ -216,6 +231,7 @@ def write_suspect(memory: mmap.mmap, place: int, suspect: Suspect | None) -> Non
         _pack_identity(suspect.identity),
         suspect.tries,
         suspect.index,
+        suspect.size,
         suspect.phase,
         suspect.passed,
         suspect.at_s,

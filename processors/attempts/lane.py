@@ -49,7 +49,7 @@ def is_of_the_environment(error: BaseException) -> bool:
 
 
 class Trial:
-    """A record that is worked on with care: alone, event by event."""
+    """A record that is worked on with care: alone, a few events after the other."""
 
     def __init__(self, lane: Lane, suspect: Suspect | None) -> None:
         self._lane = lane
@@ -76,9 +76,16 @@ class Trial:
         """What happened at the last try."""
         return self._suspect.message if self._suspect else ""
 
-    def at(self, index: int) -> None:
-        """Note that the event with this index is under work; -1: all of them again."""
-        self._lane.at(index)
+    def at(self, index: int, size: int = 1) -> None:
+        """Note that the event with this index is under work, or so many from there on; -1: all of them again."""
+        self._lane.at(index, size)
+
+    def is_suspected(self, start: int, end: int) -> bool:
+        """Whether the last try ended at one of the events from ``start`` up to ``end``: they come one by one."""
+        suspect = self._suspect
+        return (
+            suspect is not None and suspect.index >= 0 and start < suspect.index + suspect.size and suspect.index < end
+        )
 
     def times_parked(self, index: int) -> int:
         """How many times the tries of this event were used up; from the second time on, nothing of it may be
@@ -89,31 +96,39 @@ class Trial:
 class Lane:
     """The records of one topic, worked on one after the other. Threads that help may mark in it too."""
 
-    def __init__(self, attempts: Attempts, topic: str, area: LaneArea) -> None:
+    def __init__(self, attempts: Attempts, topic: str, area: LaneArea, *, mixes: bool) -> None:
+        """``mixes``: work on one record works on what came of those before it too, until :meth:`passed`."""
         self._attempts = attempts
         self._topic = topic
         self._area = area
+        self._mixes = mixes
+        self._is_alone = not mixes
         self._lock = threading.Lock()
         self._active = 0
         self._begun: list[Identity] = []
-        self._index = WHOLE
+        self._index, self._size = WHOLE, 1
         self._phase = Phase.READ
         self._has_turn = False
 
     def parts(self, records: Sequence[Rec]) -> Iterator[Sequence[Rec]]:
-        """Split records into those that are worked on together and those that are worked on with care, alone."""
-        if not self._attempts.has_entries:
-            yield records
-            return
-        start = 0
-        for place, record in enumerate(records):
-            if self._is_apart(record):
-                if place > start:
-                    yield records[start:place]
-                yield records[place : place + 1]
-                start = place + 1
-        if start < len(records):
-            yield records[start:]
+        """Split records into those that are worked on together; suspects come alone."""
+        for part in [records] if not self._attempts.has_entries else self._split(records):
+            self._is_alone = len(part) == 1
+            yield part
+
+    def _split(self, records: Sequence[Rec]) -> Iterator[Sequence[Rec]]:
+        part: list[Rec] = []
+        limit = len(records)
+        for record in records:
+            is_suspect = self._attempts.find(self._identity(record)) is not None
+            wanted = 1 if is_suspect else self._area.group if self._is_apart(record) else len(records)
+            if part and (wanted != limit or len(part) >= limit):
+                yield part
+                part = []
+            limit = wanted
+            part.append(record)
+        if part:
+            yield part
 
     def _is_apart(self, record: KafkaRecord) -> bool:
         slot = record.partition % POSITIONS
@@ -121,7 +136,7 @@ class Lane:
         if until and record.offset >= until:
             self._area.apart[slot] = until = 0
             self._attempts.look()
-        return until > 0 or self._attempts.find(self._identity(record)) is not None
+        return until > 0
 
     def _identity(self, record: KafkaRecord) -> Identity:
         return Identity(self._topic, record.partition, record.offset, digest_of(record.value))
@@ -136,27 +151,32 @@ class Lane:
         if self._attempts.is_careful and not self._has_turn:
             self._attempts.turn.acquire()
             self._has_turn = True
-        if self._attempts.has_entries and self._is_apart(record):
-            trial = Trial(self, self._attempts.find(identity))
+        if self._attempts.has_entries:
+            suspect = self._attempts.find(identity)
+            if suspect is not None or (self._mixes and self._is_alone and self._is_apart(record)):
+                trial = Trial(self, suspect)
         self._begun.append(identity)
-        self._index, self._phase = WHOLE, Phase.READ
+        self._index, self._size = WHOLE, 1
+        self._phase = Phase.READ
+        if self._mixes and not self._is_alone:
+            self._phase, self._size = Phase.JOINT, len(self._begun)
         self._area.positions[record.partition % POSITIONS] = record.offset + 1
         if not self._attempts.closed:
-            self._area.write(identity, WHOLE, Phase.READ)
+            self._area.write(identity, WHOLE, self._phase, self._size)
         self._active = 1
         self._attempts.enter(self)
         return trial
 
-    def at(self, index: int) -> None:
-        """Note which event of the record is under work; -1: all of them."""
-        self._index, self._phase = index, Phase.EVENT
-        self._area.write_place(index, Phase.EVENT)
+    def at(self, index: int, size: int = 1) -> None:
+        """Note which event of the record is under work, or so many from there on; -1: all of them."""
+        self._index, self._phase, self._size = index, Phase.EVENT, size
+        self._area.write_place(index, Phase.EVENT, size)
 
     def joint(self) -> None:
         """Note that what follows concerns all records begun since the last :meth:`passed`."""
         if len(self._begun) > 1:
-            self._index, self._phase = WHOLE, Phase.JOINT
-            self._area.write_place(WHOLE, Phase.JOINT)
+            self._index, self._phase, self._size = WHOLE, Phase.JOINT, len(self._begun)
+            self._area.write_place(WHOLE, Phase.JOINT, self._size)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -201,18 +221,14 @@ class Lane:
         """Count an error against the record under work, durably, unless it is none of its fault. The process must end
         then."""
         if self._begun and not is_of_the_environment(error):
-            self.set_apart()
-            if self._phase is not Phase.JOINT:
-                text = f"{type(error).__name__}: {error}"
-                self._attempts.count(self._begun[-1], self._index, self._phase, text)
+            text = f"{type(error).__name__}: {error}"
+            if self._phase is Phase.JOINT:
+                self._area.set_apart(self._size)
+            else:
+                self._attempts.count(self._begun[-1], self._index, self._size, self._phase, text)
             self._attempts.sync()
         self._attempts.close()
         self._give_turn()
-
-    def set_apart(self) -> None:
-        """Let the records begun so far come alone from now on."""
-        self._area.set_apart()
-        self._attempts.look()
 
     def _give_turn(self) -> None:
         if self._has_turn:

@@ -88,11 +88,11 @@ class Attempts:
             raise AttemptsError(f"{folder} cannot be used: {error}") from error
         raise AttemptsError(f"{folder}: {_SLOTS} workers of {group} run here")
 
-    def lane(self, topic: str) -> Lane:
-        """Return the lane of a topic; the same each time."""
+    def lane(self, topic: str, *, mixes: bool = False) -> Lane:
+        """Return the lane of a topic; the same each time. ``mixes``: see :class:`Lane`."""
         if topic not in self._lanes:
             area = next(area for area in self._areas if area.claim(topic))
-            self._lanes[topic] = Lane(self, topic, area)
+            self._lanes[topic] = Lane(self, topic, area, mixes=mixes)
             self.look()
         return self._lanes[topic]
 
@@ -128,10 +128,11 @@ class Attempts:
                 write_suspect(self._memory, place, None)
         died = [area for area in self._areas if area.is_on]
         for area in died:
-            identity, index, phase = area.read()
-            area.set_apart()
-            if phase is not Phase.JOINT:
-                self.count(identity, index, phase, DIED)
+            identity, index, phase, size = area.read()
+            if phase is Phase.JOINT:
+                area.set_apart(size)
+            else:
+                self.count(identity, index, size, phase, DIED)
             log.error(
                 "record.worker_died",
                 topic=identity.topic,
@@ -157,15 +158,16 @@ class Attempts:
         """Return what is known against a record."""
         return self._suspects.get(identity)
 
-    def count(self, identity: Identity, index: int, phase: Phase, message: str) -> None:
-        """Count a try. When it was the last one, the event at fault (or the record, if that is not known) is to be
-        parked. Durable after :meth:`sync`."""
+    def count(self, identity: Identity, index: int, size: int, phase: Phase, message: str) -> None:
+        """Count a try. When it was the last one, the event at fault (or the record, if no event is) is to be parked;
+        if it is only known to be one of several, after one more. Durable after :meth:`sync`."""
         with self._lock:
             suspect = self._suspects.get(identity) or self._take_place(identity)
             suspect.tries += 1
-            suspect.index, suspect.phase, suspect.message = index, phase, message
+            suspect.index, suspect.size, suspect.phase, suspect.message = index, size, phase, message
             suspect.passed, suspect.at_s = False, int(time.time())
-            if suspect.tries >= self._limit:
+            tries = suspect.tries
+            if suspect.tries >= self._limit and size == 1:
                 suspect.tries = 0
                 suspect.park(index)
             write_suspect(self._memory, suspect.place, suspect)
@@ -175,7 +177,7 @@ class Attempts:
                 partition=identity.partition,
                 offset=identity.offset,
                 event_index=index,
-                tries=suspect.tries or self._limit,
+                tries=tries,
                 of=self._limit,
                 reason=message[:500],
             )

@@ -131,6 +131,7 @@ class Storer:
             trial = self.dead_tries.begin(record)
             rows += self._reject_rows(record, trial)
             if sum(len(row["raw"]) for row in rows) > _MAX_REJECTS_BYTES:
+                self.dead_tries.joint()
                 self._insert_rejects(rows)
                 rows = []
         self.dead_tries.joint()
@@ -255,10 +256,10 @@ class Storer:
         """Return the arrivals of those mids, given with their hashes, that are stored."""
         return self._stored.find(wanted)
 
-    def try_new(self, row: pa.RecordBatch) -> None:
-        """Take a row that is not stored through all steps but the insert."""
-        stored_at = pa.array([self._clock_ms()], _MS)
-        for unit in event_units(row, _EXTRA, [stored_at, *denormalise(row, self._dimensions)], b""):
+    def try_new(self, rows: pa.RecordBatch) -> None:
+        """Take rows that are not stored through all steps but the insert."""
+        stored_at = pa.array([self._clock_ms()] * rows.num_rows, _MS)
+        for unit in event_units(rows, _EXTRA, [stored_at, *denormalise(rows, self._dimensions)], b""):
             unit.body()
 
     def differs(self, block: pa.RecordBatch, found: list[tuple[int, Arrival]]) -> list[bool]:

@@ -1,4 +1,5 @@
-"""Records at which a ``store`` worker failed before: row by row, so that the one at fault is known, and parked."""
+"""Records at which a ``store`` worker failed before: a few rows at a time, so that the one at fault is known and
+parked."""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ from processors.store.dedupe.recent import Arrival
 
 log = get_logger(__name__)
 
+_ROWS_AT_ONCE = 64
+
 
 class Trial(Protocol):
     """See :class:`processors.attempts.Trial`."""
@@ -27,8 +30,11 @@ class Trial(Protocol):
     def message(self) -> str:
         """What happened."""
 
-    def at(self, index: int) -> None:
-        """Note that this row is under work."""
+    def at(self, index: int, size: int = 1) -> None:
+        """Note that this row is under work, or so many from there on."""
+
+    def is_suspected(self, start: int, end: int) -> bool:
+        """Whether one of these rows is at fault."""
 
     def times_parked(self, index: int) -> int:
         """0: the row may be worked on."""
@@ -40,8 +46,8 @@ class Steps(Protocol):
     def find(self, wanted: list[tuple[int, str]]) -> dict[str, Arrival]:
         """Return the arrivals of those mids that are stored."""
 
-    def try_new(self, row: pa.RecordBatch) -> None:
-        """Take a row that is not stored through all steps but the insert."""
+    def try_new(self, rows: pa.RecordBatch) -> None:
+        """Take rows that are not stored through all steps but the insert."""
 
     def differs(self, block: pa.RecordBatch, found: list[tuple[int, Arrival]]) -> list[bool]:
         """Tell whether duplicates have other contents."""
@@ -58,7 +64,8 @@ class Outcome:
 
 
 def try_block(block: pa.RecordBatch, hashes: Hashes, trial: Trial, steps: Steps, now_ms: int) -> Outcome:
-    """Try each row of a block by itself, and park those whose tries are used up, as far as they are not stored.
+    """Try the rows of a block, some at a time and those under suspicion one by one; park those whose tries are used
+    up, as far as they are not stored.
 
     A parked row whose mid another arrival stored is a duplicate; one that is stored itself is left out.
     """
@@ -66,25 +73,32 @@ def try_block(block: pa.RecordBatch, hashes: Hashes, trial: Trial, steps: Steps,
     batch_ids, indices = block.column("batch_id").to_pylist(), block.column("event_index").to_pylist()
     stored = steps.find(list(zip(hashes.tolist(), mids, strict=True)))
     outcome = Outcome()
+    to_try: list[int] = []
     for row, mid in enumerate(mids):
-        trial.at(row)
         first = stored.get(mid)
-        parked = trial.is_whole or trial.times_parked(row)
-        if first is not None and (first.batch_id, first.event_index) == (batch_ids[row], indices[row]):
-            if not parked:
-                outcome.kept.append(row)  # a replay, counted as one
-        elif not parked:
-            if first is None:
-                steps.try_new(block.slice(row, 1))
-            else:
-                steps.differs(block, [(row, first)])
+        is_replay = first is not None and (first.batch_id, first.event_index) == (batch_ids[row], indices[row])
+        if not trial.is_whole and not trial.times_parked(row):
             outcome.kept.append(row)
+            if not is_replay:
+                to_try.append(row)
         elif first is None:
+            trial.at(row)
             log.error("store.event_parked", batch_id=batch_ids[row], event_index=indices[row], reason=trial.message)
             outcome.rejects.append(verdicts.poison_event(block.slice(row, 1), trial.message, now_ms))
-        else:
+        elif not is_replay:
+            trial.at(row)
             differs = block.column("content_hash")[row].as_py() != first.content_hash
             outcome.duplicates += verdicts.duplicate_rows(block, [(row, first)], [differs], now_ms)
+    for start in range(0, len(to_try), _ROWS_AT_ONCE):
+        rows = to_try[start : start + _ROWS_AT_ONCE]
+        end = rows[-1] + 1
+        for tried in [[row] for row in rows] if trial.is_suspected(rows[0], end) else [rows]:
+            trial.at(tried[0], tried[-1] + 1 - tried[0])
+            new = [row for row in tried if mids[row] not in stored]
+            if new:
+                steps.try_new(block.take(pa.array(new, pa.int64())))
+            if len(new) < len(tried):
+                steps.differs(block, [(row, stored[mids[row]]) for row in tried if mids[row] in stored])
     trial.at(-1)
     return outcome
 

@@ -36,7 +36,7 @@ class Validator:
 
     def __init__(self, settings: Settings, attempts: Attempts) -> None:
         self._settings = settings
-        self.tries = attempts.lane(topics.RAW.name)
+        self.tries = attempts.lane(topics.RAW.name, mixes=True)
         self.lease = Lease(settings.kafka_session_timeout_ms)
         self.expected_partitions = 0
         """Of ``telemetry.valid``: what was waited for before this worker joined. 0: nothing was."""

@@ -169,18 +169,68 @@ def test_another_value_at_the_same_offset_is_another_record() -> None:
     assert one.begin(Record(1, 7, b"old")) is None
 
 
-def test_records_that_were_under_work_together_come_alone_and_only_these() -> None:
-    attempts = fresh()
-    one = lane(attempts)
+def die_in_parts(attempts: Attempts, records: list[Record], *, part: int = 0) -> Attempts:
+    """Die while the records of this part are under work together."""
+    one = attempts.lane("m", mixes=True)
+    for number, taken in enumerate(one.parts(records)):
+        for record in taken:
+            one.begin(record)
+        if number == part:
+            return live_again(attempts)
+        one.passed()
+    raise AssertionError
+
+
+def parts(attempts: Attempts, records: list[Record]) -> list[list[Record]]:
+    return [list(part) for part in attempts.lane("m", mixes=True).parts(records)]
+
+
+def test_of_records_that_were_under_work_together_the_one_at_fault_is_found() -> None:
+    records = [Record(0, offset) for offset in range(40)]
+    attempts = die_in_parts(fresh(), records)
+    more = [*records, Record(0, 40), Record(1, 0), Record(0, 41)]
+    assert [len(part) for part in parts(attempts, more)] == [16, 16, 8, 3]
+    assert not attempts._suspects  # nobody knows yet
+
+    attempts = die_in_parts(live_again(die_in_parts(fresh(), records)), records, part=1)
+    assert [len(part) for part in parts(live_again(attempts), records)] == [1] * 32 + [8]
+    assert not attempts._suspects
+
+    attempts = die_in_parts(attempts, records, part=20)
+    (suspect,) = attempts._suspects.values()
+    assert suspect.identity.offset == 20
+
+
+def test_what_comes_after_records_set_apart_comes_together_again() -> None:
+    attempts = die_in_parts(fresh(), [Record(0, 1), Record(1, 5), Record(0, 2)])
     records = [Record(0, 1), Record(1, 5), Record(0, 2)]
-    for record in records:
-        one.begin(record)
-    one.joint()
-    attempts = live_again(attempts)
-    more = [*records, Record(0, 3), Record(0, 4), Record(1, 6)]
-    assert [list(part) for part in lane(attempts).parts(more)] == [[one] for one in records] + [more[3:]]
-    assert [list(part) for part in lane(attempts).parts(more[3:])] == [more[3:]]
+    later = [Record(0, 3), Record(0, 4), Record(1, 6)]
+    assert parts(attempts, [*records, *later]) == [[one] for one in records] + [later]
+    assert parts(attempts, later) == [later]
     assert not attempts.has_entries
+
+
+def test_a_record_alone_is_at_fault_itself() -> None:
+    attempts = die_in_parts(fresh(), [Record(0, 1)])
+    assert [suspect.identity.offset for suspect in attempts._suspects.values()] == [1]
+
+
+def test_one_of_several_events_is_found_before_it_is_parked() -> None:
+    record, attempts = Record(0, 1), fresh()
+    for _ in range(TRIES):
+        one = lane(attempts)
+        trial = one.begin(record)
+        one.at(64, 64)
+        attempts = live_again(attempts)
+    trial = lane(attempts).begin(record)
+    assert trial is not None
+    assert not trial.has_parked
+    assert (trial.is_suspected(0, 64), trial.is_suspected(64, 128), trial.is_suspected(100, 101)) == (False, True, True)
+    assert not trial.is_suspected(128, 192)
+    attempts = die(attempts, record, 70)
+    trial = lane(attempts).begin(record)
+    assert trial is not None
+    assert trial.times_parked(70) == 1
 
 
 def test_an_error_counts_against_the_record_under_work_only() -> None:
@@ -191,17 +241,27 @@ def test_an_error_counts_against_the_record_under_work_only() -> None:
     one.failed(ValueError("bad"))
     attempts = live_again(attempts)
     one = lane(attempts)
-    first, second = (list(part) for part in one.parts([Record(0, 1), Record(0, 2)]))
-    assert (first, second) == ([Record(0, 1)], [Record(0, 2)])
-    trial = one.begin(Record(0, 1))
-    assert trial is not None
-    assert trial.message == ""
+    assert [list(part) for part in one.parts([Record(0, 1), Record(0, 2)])] == [[Record(0, 1)], [Record(0, 2)]]
+    assert one.begin(Record(0, 1)) is None
     one.passed()
     trial = one.begin(Record(0, 2))
     assert trial is not None
     assert trial.message == "ValueError: bad"
     one.passed()
-    assert not any(suspect for suspect in attempts._suspects.values())
+    assert not attempts._suspects
+
+
+def test_an_error_where_records_are_written_together_counts_against_none() -> None:
+    attempts = fresh()
+    one = lane(attempts)
+    records = [Record(0, 1), Record(0, 2)]
+    for record in records:
+        one.begin(record)
+    one.joint()
+    one.failed(ValueError("bad"))
+    attempts = live_again(attempts)
+    assert not attempts._suspects
+    assert [list(part) for part in lane(attempts).parts(records)] == [[one] for one in records]
 
 
 @pytest.mark.parametrize(

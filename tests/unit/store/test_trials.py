@@ -28,13 +28,16 @@ TRIES = 2
 
 
 class Trial:
-    def __init__(self, *parked: int, is_whole: bool = False) -> None:
-        self.parked, self.is_whole = parked, is_whole
+    def __init__(self, *parked: int, is_whole: bool = False, suspected: range = range(0)) -> None:
+        self.parked, self.is_whole, self.suspected = parked, is_whole, suspected
         self.message = "what happened"
-        self.seen: list[int] = []
+        self.seen: list[tuple[int, int]] = []
 
-    def at(self, index: int) -> None:
-        self.seen.append(index)
+    def at(self, index: int, size: int = 1) -> None:
+        self.seen.append((index, size))
+
+    def is_suspected(self, start: int, end: int) -> bool:
+        return any(index in self.suspected for index in range(start, end))
 
     def times_parked(self, index: int) -> int:
         return self.parked.count(index)
@@ -71,7 +74,7 @@ STORED = {
 def test_each_row_is_tried_and_the_parked_ones_are_taken_out() -> None:
     trial, steps = Trial(1, 4), Steps(**STORED)
     outcome = try_block(ROWS, mid_hashes(ROWS), trial, steps, NOW_MS)
-    assert trial.seen == [0, 1, 2, 3, 4, -1]
+    assert trial.seen == [(1, 1), (4, 1), (0, 4), (-1, 1)]
     assert steps.tried == ["new", "twice again"]
     assert outcome.kept == [0, 2, 3]
     ((poison),) = outcome.rejects
@@ -79,6 +82,15 @@ def test_each_row_is_tried_and_the_parked_ones_are_taken_out() -> None:
     assert (poison["message"], poison["events"]) == ("what happened", 1)
     ((duplicate),) = outcome.duplicates
     assert (duplicate["mid"], duplicate["first_batch_id"], duplicate["differs"]) == ("bad twice", "b0", True)
+
+
+def test_many_rows_are_tried_together_and_those_under_suspicion_one_by_one() -> None:
+    rows = block([(f"m{n}", "b1", n) for n in range(200)])
+    trial, steps = Trial(suspected=range(70, 134)), Steps()
+    outcome = try_block(rows, mid_hashes(rows), trial, steps, NOW_MS)
+    assert trial.seen == [(0, 64), *((row, 1) for row in range(64, 192)), (192, 8), (-1, 1)]
+    assert steps.tried == [f"m{n}" for n in range(200)]
+    assert outcome.kept == list(range(200))
 
 
 def test_of_a_whole_block_what_is_not_stored_is_parked() -> None:
@@ -170,7 +182,7 @@ def test_blocks_that_fail_are_stored_without_the_event_at_fault(
         for offset, pairs in enumerate(([(0, "a")], [(0, "b"), (1, "bad"), (2, "c")], [(0, "d")]))
     ]
     tries = storer.valid_tries
-    for _ in range(TRIES):
+    for _ in range(TRIES + 1):  # at the second try it is one of several rows
         with pytest.raises(ArithmeticError) as raised:
             storer.store_valid(records, cache(connection))
         tries.failed(raised.value)
