@@ -130,7 +130,7 @@ class RunReader:
 
         def settled() -> bool:
             found[:] = self._clickhouse.named_rows(
-                "SELECT * FROM accounting WHERE minute IN "  # noqa: S608 - constants
+                "SELECT * EXCEPT complete_until FROM accounting WHERE minute IN "  # noqa: S608 - constants
                 f"(SELECT toStartOfMinute(received_at) {_BATCHES}) ORDER BY minute, channel",
                 self._parameters,
             )
