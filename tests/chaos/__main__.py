@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         del os.environ[name]
     signal.signal(signal.SIGTERM, _interrupt)
     configure_logs(Settings.model_validate({"log_level": "warning"}), "chaos")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is away is what is wanted here
     try:
         return _run(names, seeds, options)
     except KeyboardInterrupt:

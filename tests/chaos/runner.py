@@ -25,6 +25,7 @@ _WARM_S = 2.0
 _POLL_S = 0.5
 _AUDIT_S = 120.0
 _COMPLETE_S = 60.0
+_SEEN = 60
 
 
 def run_case(case: Case, seed: int, plan: Plan, *, keep: bool = False, logs_to: Path | None = None) -> Result:
@@ -96,13 +97,18 @@ def _heal(world: World) -> None:
 
 def _settle(run: Run) -> list[str]:
     """Wait until everything that was acknowledged is through; return what is not after the plan's time."""
-    deadline = time.monotonic() + run.plan.settle_s
+    began = time.monotonic()
+    deadline = began + run.plan.settle_s
     calm = 0
     waiting: dict[str, Any] = {}
+    seen: list[dict[str, Any]] = []
+    run.notes["settling"] = seen
     while calm < 2:
         if time.monotonic() > deadline:
             return [f"not everything was through after {run.plan.settle_s:.0f} s: {json.dumps(waiting)}"]
         waiting = _waiting(run)
+        if len(seen) < _SEEN and (not seen or seen[-1]["waiting"] != waiting):
+            seen.append({"after_s": round(time.monotonic() - began, 1), "waiting": waiting})
         calm = 0 if waiting else calm + 1
         run.sleep(_POLL_S)
     return []

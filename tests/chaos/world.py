@@ -23,7 +23,7 @@ from deploy.local.orphans import RUN_HOME, find_processes
 from deploy.local.stores import demo_token, prepare_stores
 from deploy.local.waiting import Flag, Waiter, http_get
 from midstream.clickhouse.client import ClickHouse, open_client
-from midstream.settings import Settings
+from midstream.settings import MIB, Settings
 from tests.chaos import guard, spool
 from tests.chaos.kafka import Kafka
 from tests.chaos.keeper import Keeper
@@ -37,6 +37,8 @@ BROKER, ENGINE, WEB = "broker", "engine", "web"
 SESSION_TIMEOUT_S = 6.0
 """How long Kafka waits for a silent worker here: the least that it takes."""
 
+_MEMORY = Path("/dev/shm")
+_MUCH_BYTES = 6 * 1024 * MIB
 _READY_S = 60.0
 _READY_ANSWERS = 8
 _WORKERS_AT_MOST = 4
@@ -76,7 +78,7 @@ class World:
 
     def __init__(self, shape: Shape, *, keep: bool = False) -> None:
         self.shape = shape
-        self.root = Path(tempfile.mkdtemp(prefix="mc-"))
+        self.root = Path(tempfile.mkdtemp(prefix="mc-", dir=_place()))
         if keep:
             (self.root / guard.KEEP).touch()
         self.keeper: Keeper
@@ -293,6 +295,14 @@ class World:
             time.sleep(0.1)
         if not (self.root / guard.KEEP).exists():
             assert not self.root.exists(), f"{self.root} is left"
+
+
+def _place() -> Path | None:
+    """Return where homes are made: in memory if there is much of it, for what is killed here is processes, not the
+    machine, and an insert into a file system on disk costs several times as much; None: where temporary files go."""
+    if "TMPDIR" in os.environ or not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _MUCH_BYTES:
+        return None
+    return _MEMORY
 
 
 def find_processes_of(root: Path) -> list[psutil.Process]:
