@@ -133,7 +133,7 @@ class Caretaker:
         await self._look_around()
         for held in tuple(self._adopted):
             await self._drainer.drain(held.shelf)
-            if not held.shelf.segments:
+            if held.shelf.empty:  # a file that Kafka has would be drained again by whoever adopts it next
                 self._adopted.remove(held)
                 try:
                     await held.settle(self._publisher, self._timeout_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -19,12 +20,16 @@ _log = get_logger(__name__)
 MAX_IN_FLIGHT_BYTES = 4 * MIB
 """Bytes of the spool on their way to Kafka at once: what apps post meanwhile must not wait for long."""
 
+_FIRST_REST_S = 1.0
+_LAST_REST_S = 60.0
+
 
 class Drainer:
     """Drains segments one after the other. Belongs to one event loop.
 
     A segment is deleted after Kafka has acknowledged all of it. If that does not come to pass, the whole segment is
-    given to Kafka again: with the receipts it had, so that it counts once.
+    given to Kafka again: with the receipts it had, so that it counts once. A segment that the disk does not let be read
+    or deleted rests for a while, longer each time.
     """
 
     def __init__(self, publisher: Publisher, timeout_s: float) -> None:
@@ -43,14 +48,30 @@ class Drainer:
         """
         if seal is not None and shelf.segments:
             await seal()
+        for segment in shelf.acknowledged:
+            await self._delete(shelf, segment)
         drained = 0
         for segment in shelf.segments:
+            if _rests(segment):
+                continue
             try:
                 drained += await self._drain_segment(shelf, segment)
             except OSError as error:
-                _log.error("spool.segment_not_drained", path=str(segment.path), error=str(error))
+                _rest(segment, "spool.segment_not_drained", error)
+            else:
+                await self._delete(shelf, segment)
         if drained:
             _log.info("spool.drained", folder=str(shelf.folder), batches=drained)
+
+    async def _delete(self, shelf: Shelf, segment: SegmentFile) -> None:
+        if _rests(segment):
+            return
+        try:
+            await asyncio.to_thread(shelf.delete_file, segment)
+        except OSError as error:
+            _rest(segment, "spool.segment_not_deleted", error)
+        else:
+            shelf.remove(segment)
 
     async def _drain_segment(self, shelf: Shelf, segment: SegmentFile) -> int:
         records = await asyncio.to_thread(lambda: list(read_segment(segment)))
@@ -67,12 +88,8 @@ class Drainer:
             _, waiting = await asyncio.wait(deliveries, timeout=self._timeout_s)
             if waiting or any(delivery.exception() is not None for delivery in deliveries):
                 raise NotPublishedError("Kafka did not acknowledge batches of the spool")
-        shelf.remove(segment)
-        try:
-            await asyncio.to_thread(shelf.delete_file, segment)
-        except OSError:
-            shelf.put(segment)
-            raise
+        segment.failures = 0
+        shelf.acknowledge(segment)
         SPOOL_DRAINED_BATCHES.inc(len(records))
         return len(records)
 
@@ -90,3 +107,14 @@ class Drainer:
                     await self._room.wait()
             except TimeoutError:
                 raise NotPublishedError("Kafka did not acknowledge batches of the spool") from None
+
+
+def _rests(segment: SegmentFile) -> bool:
+    return time.monotonic() < segment.rests_until
+
+
+def _rest(segment: SegmentFile, what: str, error: OSError) -> None:
+    if not segment.failures:  # one line for one thing, not one a try
+        _log.error(what, path=str(segment.path), error=str(error))
+    segment.rests_until = time.monotonic() + min(_LAST_REST_S, _FIRST_REST_S * 2 ** min(segment.failures, 10))
+    segment.failures += 1

@@ -54,6 +54,10 @@ class SegmentFile:
     """Bytes of the file that count: records beyond were never promised."""
     batches: int = 0
     oldest_ms: int | None = None
+    failures: int = 0
+    """Times in a row that the disk did not let it be read or deleted."""
+    rests_until: float = 0.0
+    """Monotonic: it is not tried before."""
 
     def add(self, size: int, batches: int, oldest_ms: int) -> None:
         """Count records that are durable now."""

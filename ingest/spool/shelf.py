@@ -16,6 +16,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._segments: dict[int, SegmentFile] = {}
+        self._acknowledged: dict[int, SegmentFile] = {}
         self._next_number = 0
 
     def load(self) -> None:
@@ -46,9 +47,13 @@ class Shelf:
         """Have a new segment."""
         self._segments[segment.number] = segment
 
+    def acknowledge(self, segment: SegmentFile) -> None:
+        """Kafka has all of a segment: only its file is left to delete. A restart forgets that, and drains it again."""
+        self._acknowledged[segment.number] = self._segments.pop(segment.number)
+
     def remove(self, segment: SegmentFile) -> None:
-        """Have a segment no longer. Its file has been deleted."""
-        del self._segments[segment.number]
+        """Have an acknowledged segment no longer. Its file has been deleted."""
+        del self._acknowledged[segment.number]
 
     def delete_file(self, segment: SegmentFile) -> None:
         """Delete a segment's file. Blocks. Should the machine die before this is on disk, it is drained once more.
@@ -61,21 +66,31 @@ class Shelf:
 
     @property
     def segments(self) -> list[SegmentFile]:
-        """Segments, the oldest first."""
+        """Segments that Kafka does not have, the oldest first."""
         return list(self._segments.values())
 
     @property
+    def acknowledged(self) -> list[SegmentFile]:
+        """Segments that Kafka has and whose files are still there."""
+        return list(self._acknowledged.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether no file is left."""
+        return not self._segments and not self._acknowledged
+
+    @property
     def bytes(self) -> int:
-        """Bytes on disk."""
-        return sum(segment.size for segment in self._segments.values())
+        """Bytes on disk, of acknowledged segments too: they take room until they are deleted."""
+        return sum(segment.size for segment in (*self._segments.values(), *self._acknowledged.values()))
 
     @property
     def batches(self) -> int:
-        """Batches."""
+        """Batches that Kafka does not have."""
         return sum(segment.batches for segment in self._segments.values())
 
     @property
     def oldest_ms(self) -> int | None:
-        """Receipt of the oldest batch, epoch milliseconds; None when there is none."""
+        """Receipt of the oldest batch that Kafka does not have, epoch milliseconds; None when there is none."""
         found = [segment.oldest_ms for segment in self._segments.values() if segment.oldest_ms is not None]
         return min(found, default=None)

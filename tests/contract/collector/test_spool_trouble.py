@@ -1,0 +1,122 @@
+"""What the disk or Kafka will not do for one segment or one record does not keep back the others, and is told once."""
+
+import asyncio
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from ingest.spool import drain
+from ingest.spool.segment import SegmentFile, list_segments, read_segment
+from ingest.spool.shelf import Shelf
+from midstream.registry.credentials import Issued
+from midstream.settings import Settings
+
+from .conftest import serving
+from .doubles import MemoryPublisher
+from .test_kafka_away import body_of, metric, post, slot_of, wait_until
+
+
+@pytest.fixture
+def log() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+def told(log: list[Any], event: str) -> int:
+    return sum(entry["event"] == event for entry in log)
+
+
+async def test_an_acknowledged_segment_that_cannot_be_deleted_is_not_sent_again(
+    settings: Settings,
+    publisher: MemoryPublisher,
+    app_credential: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+    log: list[Any],
+) -> None:
+    deleting, tries = Shelf.delete_file, []
+
+    def refuse(shelf: Shelf, segment: SegmentFile) -> None:
+        tries.append(segment.number)
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async with serving(settings, publisher, app_credential.token) as client:
+        publisher.ready = False
+        ids = [await post(client, body_of(number)) for number in range(3)]
+        monkeypatch.setattr(Shelf, "delete_file", refuse)
+        publisher.ready = True
+        await wait_until(lambda: bool(tries))
+        await asyncio.sleep(1.5)
+        assert [receipt.batch_id for receipt, _, _ in publisher.drained] == ids
+        assert 1 <= len(tries) <= 3
+        assert told(log, "spool.segment_not_deleted") == 1
+        assert list_segments(slot_of(settings))
+        seen = len(publisher.marks)
+        await wait_until(lambda: len(publisher.marks) >= seen + 2)
+        mark = publisher.marks[-1]
+        assert (mark.spooled_batches, mark.oldest_ms, mark.low_ms) == (0, 0, mark.at_ms)
+        assert mark.spooled_bytes > 0  # they still take room
+        assert metric("spool_batches") == 0
+        monkeypatch.setattr(Shelf, "delete_file", deleting)
+        await wait_until(lambda: not list_segments(slot_of(settings)))
+    assert len(publisher.drained) == 3
+
+
+async def test_an_adopted_slot_is_kept_while_it_cannot_be_emptied(
+    settings: Settings, app_credential: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.caretaker._LOOK_INTERVAL_S", 0.1)
+    first, second = MemoryPublisher(), MemoryPublisher()
+    async with (
+        serving(settings, first, app_credential.token),
+        serving(settings, second, app_credential.token) as client,
+    ):
+        first.ready = second.ready = False
+        await post(client, body_of(0))
+    deleting = Shelf.delete_file
+
+    def refuse(shelf: Shelf, segment: SegmentFile) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Shelf, "delete_file", refuse)
+    adopter = MemoryPublisher()
+    async with serving(settings, adopter, app_credential.token):
+        await wait_until(lambda: len(adopter.drained) == 1)
+        await asyncio.sleep(1.5)
+        assert len(adopter.drained) == 1
+        other = second.marks[-1].id
+        assert [mark.spooled_batches for mark in adopter.marks if mark.id == other][-1] == 0
+        monkeypatch.setattr(Shelf, "delete_file", deleting)
+        await wait_until(lambda: any(mark.id == other and not mark.open for mark in adopter.marks))
+    assert len(adopter.drained) == 1
+
+
+async def test_an_unreadable_segment_is_told_once_and_tried_again_seldom(
+    settings: Settings,
+    publisher: MemoryPublisher,
+    app_credential: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+    log: list[Any],
+) -> None:
+    reading: list[Path] = []
+
+    def refuse(segment: SegmentFile) -> Any:
+        reading.append(segment.path)
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with serving(settings, publisher, app_credential.token) as client:
+        publisher.ready = False
+        id_ = await post(client, body_of(0))
+        monkeypatch.setattr(drain, "read_segment", refuse)
+        publisher.ready = True
+        await wait_until(lambda: bool(reading))
+        await asyncio.sleep(1.5)
+        assert 1 <= len(reading) <= 3
+        assert told(log, "spool.segment_not_drained") == 1
+        assert publisher.drained == []
+        monkeypatch.setattr(drain, "read_segment", read_segment)
+        await wait_until(lambda: [receipt.batch_id for receipt, _, _ in publisher.drained] == [id_])
+        await wait_until(lambda: not list_segments(slot_of(settings)))
