@@ -41,7 +41,18 @@ DEAD = Topic(
     {"retention.ms": _SEVEN_DAYS_MS, "max.message.bytes": str(MAX_MESSAGE_BYTES + 2 * OVERHEAD_BYTES)},
 )
 DIMENSIONS = Topic("dimensions", {"cleanup.policy": "compact"})
-COLLECTORS = Topic("collectors", {"cleanup.policy": "compact"})
+# A mark a second and slot, and whoever starts reads them all. Kafka never compacts the segment that it appends to, and
+# closed ones only when enough has come since: so segments are closed soon, and anything counts as enough.
+COLLECTORS = Topic(
+    "collectors",
+    {
+        "cleanup.policy": "compact",
+        "segment.ms": str(10 * 60 * 1000),
+        "segment.bytes": str(16 * 1024 * 1024),
+        "min.cleanable.dirty.ratio": "0.01",
+        "max.compaction.lag.ms": str(3600 * 1000),
+    },
+)
 
 ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS)
 

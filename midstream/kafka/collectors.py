@@ -1,50 +1,95 @@
-"""The collectors' marks for an operator: what each promised last, and taking one out that will not come back."""
+"""The collectors' marks: reading the topic to its end, what each promised last, and taking one out that will not come
+back."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from midstream.kafka.marks import Mark, decode_mark, encode_mark
 from midstream.records import RecordError
 from midstream.settings import Settings
 from midstream.topics import COLLECTORS
 
+_MAX_RECORDS = 5_000
 
-async def read_marks(settings: Settings, timeout_s: float) -> dict[str, Mark]:
+
+async def read_to_end(
+    consumer: AIOKafkaConsumer,
+    partitions: list[TopicPartition],
+    take: Callable[[ConsumerRecord[Any, Any]], None],
+    stall_s: float,
+) -> None:
+    """Give all records up to the ends that there are now to ``take``, or rather of each key the newest of what came in
+    one piece: older marks of a collector say nothing any more.
+
+    However long the topic is, it is read; what is limited is how long nothing comes.
+
+    Args:
+        consumer: these partitions are assigned to it; it is read on from where it is.
+        partitions: partitions of ``collectors``.
+        take: called with each record.
+        stall_s: longest wait for an answer, and longest time without a record, seconds.
+
+    Raises:
+        KafkaError: Kafka refuses.
+        TimeoutError: nothing came for so long.
+    """
+    clock = asyncio.get_running_loop().time
+    async with asyncio.timeout(stall_s) as limit:
+        ends = await consumer.end_offsets(partitions)
+        reached = -1
+        while True:
+            positions = {tp: await consumer.position(tp) for tp in partitions}
+            if all(positions[tp] >= end for tp, end in ends.items()):
+                return
+            if sum(positions.values()) > reached:
+                reached = sum(positions.values())
+                limit.reschedule(clock() + stall_s)
+            for records in (await consumer.getmany(timeout_ms=200, max_records=_MAX_RECORDS)).values():
+                for record in {record.key: record for record in records}.values():
+                    take(record)
+
+
+async def read_marks(settings: Settings, stall_s: float) -> dict[str, Mark]:
     """Return the newest mark of each collector by its id.
+
+    Args:
+        settings: say where Kafka is.
+        stall_s: longest wait for an answer of Kafka, seconds; not for all that it has to say.
 
     Raises:
         KafkaError, OSError, TimeoutError: Kafka does not answer in time.
     """
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers, group_id=None, enable_auto_commit=False)
     marks: dict[str, Mark] = {}
-    async with asyncio.timeout(timeout_s):
-        await consumer.start()
+
+    def take(record: ConsumerRecord[Any, Any]) -> None:
+        id_ = (record.key or b"").decode(errors="replace")
+        if record.value is None:
+            marks.pop(id_, None)
+            return
         try:
+            marks[id_] = decode_mark(record.value)
+        except RecordError:  # of a newer version; it counts as open, and promises nothing
+            marks[id_] = Mark(id_, 0, record.timestamp, True)
+
+    try:
+        async with asyncio.timeout(stall_s):
+            await consumer.start()
             await consumer.topics()  # without a subscription it knows no topic until it asks
-            partitions = [
-                TopicPartition(COLLECTORS.name, n) for n in consumer.partitions_for_topic(COLLECTORS.name) or ()
-            ]
-            consumer.assign(partitions)
+        partitions = [TopicPartition(COLLECTORS.name, n) for n in consumer.partitions_for_topic(COLLECTORS.name) or ()]
+        consumer.assign(partitions)
+        async with asyncio.timeout(stall_s):
             await consumer.seek_to_beginning(*partitions)
-            ends = await consumer.end_offsets(partitions)
-            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    for record in records:
-                        id_ = (record.key or b"").decode(errors="replace")
-                        if record.value is None:
-                            marks.pop(id_, None)
-                            continue
-                        try:
-                            marks[id_] = decode_mark(record.value)
-                        except RecordError:  # of a newer version; it counts as open, and promises nothing
-                            marks[id_] = Mark(id_, 0, record.timestamp, True)
-        finally:
-            await consumer.stop()
+        await read_to_end(consumer, partitions, take, stall_s)
+    finally:
+        await consumer.stop()
     return marks
 
 

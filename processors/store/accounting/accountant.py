@@ -86,8 +86,7 @@ class Accountant:
             await admin.start()
             await self._marks.start()
             while True:
-                async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
-                    await self._observe(consumer, admin)
+                await self._take_round(consumer, admin)
                 await asyncio.to_thread(self._publish)
                 await asyncio.sleep(_INTERVAL_S)
         finally:
@@ -95,10 +94,17 @@ class Accountant:
             await self._marks.stop()
             await admin.close()
 
-    async def _observe(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
+    async def _take_round(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
         """Take one round. Its order matters: marks, ends of ``telemetry.raw``, and then how far the groups are."""
+        timeout_s = self._settings.kafka_timeout_ms / 1000
+        async with asyncio.timeout(timeout_s):
+            partitions = await partitions_of(admin, topics.COLLECTORS.name)
+        low_ms = await self._marks.read_low(partitions)  # the first time it reads them all, which takes what it takes
+        async with asyncio.timeout(timeout_s):
+            await self._observe(consumer, admin, low_ms)
+
+    async def _observe(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, low_ms: int) -> None:
         middle = (topics.VALID.name, topics.DEAD.name)
-        low_ms = await self._marks.read_low(await partitions_of(admin, topics.COLLECTORS.name))
         raw = await partitions_of(admin, topics.RAW.name)
         raw_ends = await consumer.end_offsets(raw)
         firsts = await first_records(consumer, raw)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from midstream.kafka.collectors import read_to_end
 from midstream.kafka.marks import Mark, decode_mark
 from midstream.logs import get_logger
 from midstream.metrics import OPEN_COLLECTORS
@@ -16,13 +18,12 @@ from processors.store.accounting.watermark import Collectors
 
 log = get_logger(__name__)
 
-_MAX_RECORDS = 5_000
-
 
 class MarkReader:
-    """Keeps :class:`Collectors` as the topic has them. Every wait is bounded by the caller."""
+    """Keeps :class:`Collectors` as the topic has them."""
 
     def __init__(self, settings: Settings) -> None:
+        self._stall_s = settings.kafka_timeout_ms / 1000
         self.collectors = Collectors()
         self.changed: dict[str, Mark] = {}
         """Newest marks since the caller last emptied this; bounded as ``collectors`` is."""
@@ -45,17 +46,16 @@ class MarkReader:
 
         Args:
             partitions: those of ``collectors``.
+
+        Raises:
+            KafkaError, TimeoutError: Kafka refuses, or nothing came for ``kafka_timeout_ms``.
         """
         new = [tp for tp in partitions if tp not in self._consumer.assignment()]
         if new:
             self._consumer.assign(partitions)
-            await self._consumer.seek_to_beginning(*new)
-        ends = await self._consumer.end_offsets(partitions)
-        while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
-            taken = await self._consumer.getmany(timeout_ms=200, max_records=_MAX_RECORDS)
-            for records in taken.values():
-                for record in records:
-                    self._take(record)
+            async with asyncio.timeout(self._stall_s):
+                await self._consumer.seek_to_beginning(*new)
+        await read_to_end(self._consumer, partitions, self._take, self._stall_s)
         OPEN_COLLECTORS.set(len(self.collectors.open))
         return self.collectors.low_ms()
 

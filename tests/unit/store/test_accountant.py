@@ -1,0 +1,164 @@
+"""The accountant where Kafka is slow and ClickHouse fails: stand-ins for both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from midstream import topics
+from midstream.kafka import collectors
+from midstream.kafka.marks import Mark, decode_mark, encode_mark
+from midstream.settings import Settings
+from processors.store.accounting import accountant, marks
+from processors.store.accounting.accountant import Accountant
+
+C = TopicPartition(topics.COLLECTORS.name, 0)
+T = 1_790_000_000_000
+STALL_S = 0.2
+SLOW = Settings(kafka="127.0.0.1:1", kafka_timeout_ms=round(STALL_S * 1000))
+
+
+def record(offset: int, mark: Mark, *, value: bytes | None = b"") -> ConsumerRecord[Any, Any]:
+    key, encoded = encode_mark(mark)
+    return cast(
+        "ConsumerRecord[Any, Any]",
+        SimpleNamespace(key=key, value=encoded if value == b"" else value, offset=offset, timestamp=T + 9_000),
+    )
+
+
+class SlowConsumer:
+    """A topic whose records come in pieces, one in some time; after the last piece it has it stops."""
+
+    def __init__(self, records: Sequence[ConsumerRecord[Any, Any]], piece: int, delay_s: float, end: int = -1) -> None:
+        self._records = records
+        self._piece = piece
+        self._delay_s = delay_s
+        self._end = len(records) if end < 0 else end
+        self._at = 0
+        self._assigned: set[TopicPartition] = set()
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def topics(self) -> set[str]:
+        return {C.topic}
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        assert topic == C.topic
+        return {0}
+
+    def assignment(self) -> set[TopicPartition]:
+        return self._assigned
+
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        self._assigned = set(partitions)
+
+    async def seek_to_beginning(self, *_: TopicPartition) -> None:
+        self._at = 0
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, self._end)
+
+    async def position(self, _: TopicPartition) -> int:
+        return self._at
+
+    async def getmany(
+        self, timeout_ms: int = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
+        await asyncio.sleep(self._delay_s)
+        taken = list(self._records[self._at : self._at + self._piece])
+        self._at += len(taken)
+        return {C: taken} if taken else {}
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Values that were decoded."""
+    found: list[bytes] = []
+
+    def decode(value: bytes) -> Mark:
+        found.append(value)
+        return decode_mark(value)
+
+    monkeypatch.setattr(marks, "decode_mark", decode)
+    return found
+
+
+def reader_of(monkeypatch: pytest.MonkeyPatch, consumer: SlowConsumer) -> marks.MarkReader:
+    monkeypatch.setattr(marks, "AIOKafkaConsumer", lambda **_: consumer)
+    return marks.MarkReader(SLOW)
+
+
+MANY = [record(number, Mark(f"c{number % 3}", T + number, T + number, True)) for number in range(1_000)]
+NEWEST = {"c0": T + 999, "c1": T + 997, "c2": T + 998}
+
+
+async def test_many_marks_are_read_however_long_it_takes_and_few_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, decoded: list[bytes]
+) -> None:
+    reader = reader_of(monkeypatch, SlowConsumer(MANY, 100, STALL_S / 4))
+    await reader.read_low([C])  # ten pieces, in more than twice the time limit
+    assert {id_: mark.low_ms for id_, mark in reader.collectors.open.items()} == NEWEST
+    assert len(decoded) == 30
+
+
+async def test_an_operator_sees_many_marks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collectors, "AIOKafkaConsumer", lambda **_: SlowConsumer(MANY, 100, STALL_S / 4))
+    found = await collectors.read_marks(SLOW, STALL_S)
+    assert {id_: mark.low_ms for id_, mark in found.items()} == NEWEST
+
+
+async def test_marks_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = reader_of(monkeypatch, SlowConsumer(MANY, 100, STALL_S / 10, end=1_001))
+    async with asyncio.timeout(20 * STALL_S):
+        with pytest.raises(TimeoutError):
+            await reader.read_low([C])
+    assert {id_: mark.low_ms for id_, mark in reader.collectors.open.items()} == NEWEST
+
+
+async def test_the_first_round_may_take_longer_than_the_limit_of_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = SlowConsumer(MANY, 100, STALL_S / 4)
+    monkeypatch.setattr(marks, "AIOKafkaConsumer", lambda **_: consumer)
+    monkeypatch.setattr(accountant, "AIOKafkaConsumer", lambda **_: consumer)
+
+    async def no_offsets(*_: object) -> dict[TopicPartition, int]:
+        return {}
+
+    async def partitions(_: object, *names: str) -> list[TopicPartition]:
+        return [C] if names == (C.topic,) else []
+
+    class Admin:
+        def __init__(self, **_: object) -> None: ...
+
+        async def start(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+    class Done(Exception):  # noqa: N818 - it is no error
+        """It came so far."""
+
+    def publish(self: Accountant) -> None:
+        raise Done(len(self._marks.collectors.open))
+
+    monkeypatch.setattr(accountant, "AIOKafkaAdminClient", Admin)
+    monkeypatch.setattr(accountant, "partitions_of", partitions)
+    monkeypatch.setattr(accountant, "first_records", no_offsets)
+    monkeypatch.setattr(accountant, "committed_offsets", no_offsets)
+    monkeypatch.setattr(Accountant, "_publish", publish)
+    with pytest.raises(Done, match="3"):
+        await Accountant(SLOW, cast("Any", None), cast("Any", None))._publish_progress()
+
+
+def test_marks_are_compacted_while_collectors_run() -> None:
+    """Kafka compacts closed segments only; a segment takes the largest record."""
+    config = topics.COLLECTORS.broker_config()
+    assert config["cleanup.policy"] == "compact"
+    assert int(config["segment.ms"]) <= int(config["max.compaction.lag.ms"]) <= 3_600_000
+    assert int(config["max.message.bytes"]) < int(config["segment.bytes"]) <= 32 * 1024 * 1024
+    assert float(config["min.cleanable.dirty.ratio"]) <= 0.01
