@@ -43,6 +43,7 @@ _DATA_CODES = frozenset(
         469,  # VIOLATED_CONSTRAINT
     }
 )
+_DROPPED_INSERTS = "SELECT sum(value) FROM system.events WHERE event = 'DuplicatedInsertedBlocks'"
 
 
 class ClickHouseError(Exception):
@@ -190,6 +191,14 @@ class ClickHouse:
                     raise
             time.sleep(delay_s)
             delay_s = min(delay_s * 3, 5.0)
+
+    def dropped_inserts(self) -> int | None:
+        """Return how many blocks the server has dropped since its start because it knew their token; None if it does
+        not say. Unchanged over an insert, it proves that the insert was not dropped."""
+        try:
+            return int(self.rows(_DROPPED_INSERTS)[0][0])
+        except ClickHouseError:
+            return None
 
     def is_alive(self) -> bool:
         """Tell whether ClickHouse answers."""

@@ -4,9 +4,11 @@ listener."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+
+from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.clickhouse.client import ClickHouse, open_client
@@ -41,6 +43,43 @@ _DIMENSIONS_INTERVAL_S = 0.5
 
 class UnloadedPartitionError(Exception):
     """Records of a partition came before the dedupe cache was loaded for it."""
+
+
+class Assignment(Protocol):
+    """What the consumer says of its partitions of ``telemetry.valid``."""
+
+    def is_current(self, message: Any) -> bool:
+        """Tell whether a record was read since the last rebalance."""
+
+    def end(self, partition: int) -> int | None:
+        """Return the end of a partition as it was seen since it was assigned, if it was."""
+
+
+class ConsumerAssignment:
+    """:class:`Assignment` of a Faust app."""
+
+    def __init__(self, app: WorkerApp) -> None:
+        self._app = app
+
+    def is_current(self, message: Any) -> bool:
+        """See :class:`Assignment`."""
+        return bool(message.generation_id == self._app.consumer_generation_id)
+
+    def end(self, partition: int) -> int | None:
+        """See :class:`Assignment`. It comes with each fetch, so it is there once a record is."""
+        try:
+            end = self._app.consumer.highwater(TopicPartition(topics.VALID.name, partition))
+        except AssertionError:  # aiokafka's way to say that the partition was just taken away
+            return None
+        return None if end is None else int(end)
+
+    def partitions(self) -> list[int]:
+        """Return the numbers of the partitions that this worker has."""
+        return sorted(tp.partition for tp in self._app.consumer.assignment() if tp.topic == topics.VALID.name)
+
+    def of(self) -> int:
+        """Return how many partitions there are."""
+        return self._app.consumer.topic_partitions(topics.VALID.name) or 1
 
 
 class Worker:
@@ -96,31 +135,36 @@ class Worker:
         if of != self._cache.of:
             await self.load_cache(partitions, of)
 
-    async def store_valid(self, events: Sequence[Any], assigned: Callable[[], set[int]]) -> None:
+    async def store_valid(self, events: Sequence[Any], assignment: Assignment) -> None:
         """Store records of ``telemetry.valid`` and acknowledge them, in order.
 
-        Faust keeps a few records of partitions that were given away meanwhile. The cache knows nothing of them, and
-        whoever has them now stores them: they are left alone.
+        Faust keeps a few records that were read before the last rebalance. They are left alone: whoever has their
+        partitions now, this worker or another, reads them again from the committed offset.
 
         Raises:
             UnloadedPartitionError: the cache was not loaded for a partition that is ours; to go on would leave a hole.
         """
         async with self._lock:
-            own = [event for event in events if event.message.partition in self._cache.partitions]
-            if len(own) < len(events) and (unloaded := assigned() - self._cache.partitions):
+            own = [event for event in events if assignment.is_current(event.message)]
+            if unloaded := {event.message.partition for event in own} - self._cache.partitions:
                 raise UnloadedPartitionError(f"partitions {sorted(unloaded)} came before their mids were loaded")
             if not self._is_complete and any(sealed_under(e.message.value or b"") == self._cache.of for e in own):
                 await self._load_cache(sorted(self._cache.partitions), self._cache.of, is_complete=True)
+            for partition in {event.message.partition for event in own}:
+                end = assignment.end(partition)
+                if end is not None:
+                    self._cache.saw_end(partition, end)
             if own:
                 with BLOCK_SECONDS.time():
                     await asyncio.to_thread(self.storer.store_valid, _records(own), self._cache)
             for event in own:
                 event.ack()
 
-    async def store_dead(self, events: Sequence[Any]) -> None:
-        """Store records of ``telemetry.dead`` and acknowledge them, in order."""
-        await asyncio.to_thread(self.storer.store_dead, _records(events))
-        for event in events:
+    async def store_dead(self, events: Sequence[Any], assignment: Assignment) -> None:
+        """Store records of ``telemetry.dead`` and acknowledge them, in order; as :meth:`store_valid`."""
+        own = [event for event in events if assignment.is_current(event.message)]
+        await asyncio.to_thread(self.storer.store_dead, _records(own))
+        for event in own:
             event.ack()
 
 
@@ -153,27 +197,23 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
     valid = app.topic(topics.VALID.name, key_serializer="raw", value_serializer="raw")
     dead = app.topic(topics.DEAD.name, key_serializer="raw", value_serializer="raw")
 
-    def assigned() -> set[int]:
-        return {tp.partition for tp in app.consumer.assignment() if tp.topic == topics.VALID.name}
-
-    def partitions() -> int:
-        return app.consumer.topic_partitions(topics.VALID.name) or 1
+    assignment = ConsumerAssignment(app)
 
     # The gate: awaited before partitions are sought and records flow.
     @app.on_rebalance_complete.connect
     async def load(*_: Any, **__: Any) -> None:
-        await or_crash("store", worker.load_cache(sorted(assigned()), partitions()))
+        await or_crash("store", worker.load_cache(assignment.partitions(), assignment.of()))
 
     @app.agent(valid, concurrency=1)
     async def store(stream: Any) -> None:
         async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_S):
-            await or_crash("store", worker.follow_partitions(sorted(assigned()), partitions()))
-            await or_crash("store", worker.store_valid(events, assigned), worker.storer.valid_tries.failed)
+            await or_crash("store", worker.follow_partitions(assignment.partitions(), assignment.of()))
+            await or_crash("store", worker.store_valid(events, assignment), worker.storer.valid_tries.failed)
 
     @app.agent(dead, concurrency=1)
     async def bury(stream: Any) -> None:
         async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_DEAD_S):
-            await or_crash("store", worker.store_dead(events), worker.storer.dead_tries.failed)
+            await or_crash("store", worker.store_dead(events, assignment), worker.storer.dead_tries.failed)
 
     @app.task  # type: ignore[untyped-decorator]
     async def keep_lease() -> None:

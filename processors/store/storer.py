@@ -4,7 +4,7 @@ Kafka."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -174,14 +174,13 @@ class Storer:
             if not outcome.kept:
                 return
             block = block.take(pa.array(outcome.kept, pa.int64()))
-            # Other rows may have been tried under these tokens.
-            cache.unproven.add(record.partition)
         hashes = mid_hashes(block)
+        tried_before = trial is not None or cache.may_have_been_tried(record.partition, record.offset)
         stored_at_ms = self._clock_ms()
         counts = [0, 0, 0]
         rows, seed = block, record.value
         while rows.num_rows:
-            turn = self._store_rows(record.partition, seed, rows, hashes, partitions, cache, stored_at_ms)
+            turn = self._store_rows(tried_before, seed, rows, hashes, partitions, cache, stored_at_ms)
             duplicates += turn.duplicates
             rejects += turn.rejects
             counts = [sum(pair) for pair in zip(counts, turn.counts, strict=True)]
@@ -204,7 +203,7 @@ class Storer:
 
     def _store_rows(
         self,
-        partition: int,
+        tried_before: bool,
         seed: bytes,
         block: pa.RecordBatch,
         hashes: Hashes,
@@ -221,14 +220,12 @@ class Storer:
         if new.num_rows:
             stored_at = pa.array([stored_at_ms] * new.num_rows, _MS)
             units = event_units(new, _EXTRA, [stored_at, *denormalise(new, self._dimensions)], seed)
-            write = partial(self._writer.write_events, tried_before=partition in cache.unproven)
+            write = partial(self._writer.write_events, tried_before=tried_before)
             with self.valid_tries.waiting():
-                written = list(self._inserts.map(self.valid_tries.helping(write), units))
-            rejects = [letter for one in written for letter in one.letters]
+                refused = list(self._inserts.map(self.valid_tries.helping(write), units))
+            rejects = [letter for letters in refused for letter in letters]
             parked = {(letter["batch_id"], letter["event_index"]) for letter in rejects}
             self._remember(cache, new, hashes if all_new else hashes[decision.new], parked)
-            if not any(one.repeated for one in written):
-                cache.unproven.discard(partition)
             VISIBLE_SECONDS.observe((self._clock_ms() - _oldest_ms(new)) / 1000)
         found, again = decision.duplicates, []
         if rejects:
@@ -266,29 +263,21 @@ class Storer:
         """Tell for each duplicate whether its content is another than the stored event's; spacing and order of keys
         do not count."""
         contents, mids, raws = block.column("content_hash"), block.column("mid"), block.column("raw")
-        doubtful = {mids[row].as_py() for row, first in found if contents[row].as_py() != first.content_hash}
-        stored = self._stored_texts(sorted(doubtful))
-        return [
-            contents[row].as_py() != first.content_hash
-            and not same_content(stored.get(first.mid, ""), raws[row].as_py())
-            for row, first in found
-        ]
-
-    def _stored_texts(self, mids: Sequence[str]) -> dict[str, str]:
-        """Return the stored text of these mids, as far as it is there; asked for in small portions, for each may be
-        long."""
-        texts: dict[str, str] = {}
-        portion: list[str] = []
-        for mid in mids:
-            portion.append(mid)
-            if len(portion) == _TEXTS_A_QUERY or sum(map(len, portion)) > _MID_CHARS_A_QUERY or mid == mids[-1]:
-                texts.update(
-                    self._clickhouse.rows(
-                        "SELECT mid, raw FROM events WHERE mid IN {mids:Array(String)}", {"mids": portion}
-                    )
+        by_mid: dict[str, list[int]] = {}
+        for place, (row, first) in enumerate(found):
+            if contents[row].as_py() != first.content_hash:
+                by_mid.setdefault(mids[row].as_py(), []).append(place)
+        result = [False] * len(found)
+        for portion in _portions(by_mid):
+            stored = dict(
+                self._clickhouse.rows(
+                    "SELECT mid, raw FROM events WHERE mid IN {mids:Array(String)}", {"mids": list(portion)}
                 )
-                portion = []
-        return texts
+            )
+            for mid in portion:
+                for place in by_mid[mid]:
+                    result[place] = not same_content(stored.get(mid, ""), raws[found[place][0]].as_py())
+        return result
 
     def _poison(self, record: StoreRecord, reason: str) -> dict[str, Any]:
         log.error(
@@ -307,6 +296,18 @@ class Storer:
             reason,
             self._clock_ms(),
         )
+
+
+def _portions(mids: Iterable[str]) -> Iterator[list[str]]:
+    """Split mids whose stored texts are asked for: each text may be long, and is not kept beyond its portion."""
+    portion: list[str] = []
+    for mid in mids:
+        portion.append(mid)
+        if len(portion) == _TEXTS_A_QUERY or sum(map(len, portion)) > _MID_CHARS_A_QUERY:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 def _count_poison(trial: Trial) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -21,16 +20,6 @@ log = get_logger(__name__)
 _MAX_REPEATS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What became of a unit of events."""
-
-    letters: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of ``rejects``: what ClickHouse refuses for its content."""
-    repeated: bool = False
-    """Whether rows were missing under a known token."""
-
-
 class FindsStored(Protocol):
     """What :class:`processors.store.dedupe.stored.StoredMids` answers."""
 
@@ -44,8 +33,8 @@ class Writer:
     A token can be known whose rows are not there: a MergeTree table notes the token and then commits the part, and an
     engine that dies (or a disk that is full) between the two drops every later insert under that token without a word
     (``MergeTreeSink``; replicated tables note both in one transaction). So wherever an insert may have been tried
-    before, its rows are looked for afterwards; what is missing is inserted under the next token of the same row of
-    tokens, which is again the same for whoever does it.
+    before and the server cannot be seen not to have dropped it, its rows are looked for afterwards; what is missing is
+    inserted under the next token of the same row of tokens, which is again the same for whoever does it.
     """
 
     def __init__(
@@ -62,9 +51,9 @@ class Writer:
         self._insert_tries = insert_tries
         self._clock_ms = clock_ms
 
-    def write_events(self, unit: InsertUnit, *, tried_before: bool) -> Written:
-        """Insert a unit of events. Rows that ClickHouse refuses for their content come back one by one: no neighbour
-        is lost.
+    def write_events(self, unit: InsertUnit, *, tried_before: bool) -> list[dict[str, Any]]:
+        """Insert a unit of events. Rows that ClickHouse refuses for their content come back as rows of ``rejects``,
+        one by one: no neighbour is lost.
 
         Args:
             unit: the events.
@@ -74,6 +63,7 @@ class Writer:
             ClickHouseError: the environment does not let it.
             LeaseLostError: this worker stood still too long.
         """
+        dropped = self._clickhouse.dropped_inserts() if tried_before else None
         try:
             tries = self._insert(unit)
         except ClickHouseError as error:
@@ -81,12 +71,12 @@ class Writer:
                 raise
             if unit.rows.num_rows == 1:
                 log.error("store.event_parked", table=unit.table, error=str(error)[:500])
-                return Written([verdicts.poison_event(unit.rows, str(error), self._clock_ms())])
-            parts = [self.write_events(half, tried_before=True) for half in unit.halves()]
-            return Written([letter for part in parts for letter in part.letters], any(part.repeated for part in parts))
-        repeated = self._make_sure(unit) if tried_before or tries > 1 else False
+                return [verdicts.poison_event(unit.rows, str(error), self._clock_ms())]
+            return [letter for half in unit.halves() for letter in self.write_events(half, tried_before=True)]
+        if tries > 1 or (tried_before and (dropped is None or self._clickhouse.dropped_inserts() != dropped)):
+            self._make_sure(unit)
         STORED_EVENTS.labels(unit.table).inc(unit.rows.num_rows)
-        return Written(repeated=repeated)
+        return []
 
     def write_verdicts(self, table: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
         """Insert rows of a table whose view shows one row an arrival. Raises as :meth:`write_events`.
@@ -96,20 +86,18 @@ class Writer:
         if rows:
             self._insert(InsertUnit(table, verdicts.to_arrow(rows, schema), ""))
 
-    def _make_sure(self, unit: InsertUnit) -> bool:
-        """Insert again what is not there; return whether anything was missing."""
+    def _make_sure(self, unit: InsertUnit) -> None:
         if self._clickhouse.is_cluster:  # tokens and parts are noted together, and a replica may lag behind
-            return False
+            return
         for repeat in range(1, _MAX_REPEATS + 1):
             missing = self._missing(unit)
             if missing.num_rows == 0:
-                return repeat > 1
+                return
             log.warning("insert.token_without_rows", table=unit.table, rows=missing.num_rows, repeat=repeat)
             INSERTS_REPEATED.labels(unit.table).inc()
             self._insert(InsertUnit(unit.table, missing, f"{unit.token}/{repeat}"))
         if self._missing(unit).num_rows:
             raise ClickHouseError(f"{unit.table} does not keep the rows that it takes", None)
-        return True
 
     def _missing(self, unit: InsertUnit) -> pa.RecordBatch:
         mids = unit.rows.column("mid").to_pylist()

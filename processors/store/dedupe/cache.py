@@ -27,19 +27,31 @@ class DedupeCache:
         self._stored = stored
         self.partitions: frozenset[int] = frozenset()
         self.of = 0
-        self.unproven: set[int] = set()
-        """Partitions of which no new row has been stored yet: the next that has one may have been tried before."""
+        self._tried_below: dict[int, int] = {}
         self._history = History(memory_bytes)
         self._recent = Recent(recent)
 
     def load(self, partitions: Sequence[int], of: int) -> None:
         """Read the hashes of all stored mids of ``partitions`` (of ``of`` in all) from ClickHouse."""
         self.partitions, self.of = frozenset(partitions), of
-        self.unproven = set(partitions)
+        self._tried_below = {}
         for hashes in self._stored.hashes(partitions, of):
             self._history.add(hashes)
         self._publish()
         log.info("dedupe.loaded", partitions=list(partitions), mids=self.held_mids)
+
+    def saw_end(self, partition: int, end: int) -> None:
+        """Take the end of a partition as it was when this cache was loaded, or later."""
+        self._tried_below.setdefault(partition, end)
+
+    def may_have_been_tried(self, partition: int, offset: int) -> bool:
+        """Tell whether another worker, or this one in an earlier life, may have tried to insert a record.
+
+        Whoever had the partition before was ahead of what it committed by as many blocks as it had taken up, and none
+        of these was beyond the end of that time.
+        """
+        end = self._tried_below.get(partition)
+        return end is None or offset < end
 
     def maybe_stored(self, hashes: Hashes, of: int) -> npt.NDArray[np.bool_]:
         """Tell for each hash of a block whether its mid may be stored; False is certain.
