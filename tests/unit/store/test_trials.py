@@ -111,6 +111,9 @@ class Connection(ClickHouse):
     def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Any:
         return []
 
+    def dropped_inserts(self) -> int | None:
+        return 0
+
     def insert_stream(self, table: str, columns: Any, body: bytes, token: str, **_: Any) -> None:
         with pa.ipc.open_stream(body) as reader:
             self.tables.setdefault(table, []).extend(reader.read_all().to_pylist())
