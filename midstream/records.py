@@ -71,6 +71,7 @@ def decode_record(topic: str, value: bytes) -> dict[str, Any]:
 
     Raises:
         RecordError: not single-object encoded, of an unknown schema, or cut short.
+        MemoryError: for whatever reason, which may lie in this process; it says nothing about the value.
     """
     schema = record_schema(topic)
     writer = schema.by_head.get(value[:_HEAD_BYTES])
@@ -80,7 +81,7 @@ def decode_record(topic: str, value: bytes) -> dict[str, Any]:
     body.seek(_HEAD_BYTES)
     try:
         record = fastavro.schemaless_reader(body, writer, schema.newest)
-    except (EOFError, ValueError, IndexError, OverflowError, MemoryError) as error:
+    except (EOFError, ValueError, IndexError, OverflowError) as error:
         raise RecordError(f"value of {topic} cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise RecordError(f"value of {topic} is no record")

@@ -17,6 +17,7 @@ def read_block(value: bytes) -> tuple[pa.RecordBatch, int]:
 
     Raises:
         RecordError: the value is no block, or the rows in it cannot be read.
+        MemoryError: for whatever reason, which may lie in this process; it says nothing about the value.
     """
     record = decode_record(topics.VALID.name, value)
     try:
@@ -26,6 +27,8 @@ def read_block(value: bytes) -> tuple[pa.RecordBatch, int]:
         if table.schema != VALID:
             raise RecordError(f"the rows of a {topics.VALID.name} block have other columns than expected")
         batches = table.combine_chunks().to_batches()
+    except MemoryError:  # Arrow's is an ArrowException too
+        raise
     except (pa.ArrowException, OSError) as error:
         raise RecordError(f"the rows of a {topics.VALID.name} block cannot be read: {error}") from error
     if len(batches) != 1 or batches[0].num_rows != record["rows"]:

@@ -1,3 +1,4 @@
+import fastavro
 import pyarrow as pa
 import pytest
 
@@ -46,3 +47,33 @@ def test_other_columns_or_another_count_are_a_record_error() -> None:
     good = pa.Table.from_batches([read_block(sealed([(event("a"), "b1", 0)]))[0]])
     with pytest.raises(RecordError, match="says 2 rows"):
         read_block(value_of(good, 2))
+
+
+@pytest.mark.parametrize("error", [MemoryError, pa.ArrowMemoryError])
+@pytest.mark.parametrize("where", ["avro", "arrow"])
+def test_memory_that_ran_out_says_nothing_about_the_value(
+    monkeypatch: pytest.MonkeyPatch, error: type[MemoryError], where: str
+) -> None:
+    value = sealed([(event("a"), "b1", 0)])
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("out of memory")
+
+    place = {"avro": (fastavro, "schemaless_reader"), "arrow": (pa.ipc, "open_stream")}[where]
+    monkeypatch.setattr(*place, fail)
+    with pytest.raises(MemoryError):
+        read_block(value)
+    monkeypatch.undo()
+    assert read_block(value)[0].num_rows == 1
+
+
+def test_a_length_beyond_all_memory_is_a_record_error() -> None:
+    value = sealed([(event("a"), "b1", 0)])
+    longest = b"\xfe" + b"\xff" * 8 + b"\x01"  # 2**63 - 1 as Avro writes it
+    refused = 0
+    for at in range(10, 40):
+        try:
+            read_block(value[:at] + longest + value[at + 1 :])
+        except RecordError:
+            refused += 1
+    assert refused > 20
