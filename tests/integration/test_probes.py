@@ -43,16 +43,23 @@ SHOWN = {
     },
     "validate": {
         "VALIDATED_BATCHES", "VALIDATED_EVENTS", "DEAD_LETTERS", "SEALED_BLOCKS", "SEALED_ROWS",
-        "VALIDATE_BUFFER_BYTES",
+        "VALIDATE_BUFFER_BYTES", "SUSPECT_RECORDS", "WAITING_FOR_STORE_BLOCKS",
     },
     "store": {
         "STORED_EVENTS", "DUPLICATE_EVENTS", "REPLAYED_EVENTS", "REJECTED_EVENTS", "RECEIPTS_STORED", "INSERT_SECONDS",
         "BLOCK_SECONDS", "VISIBLE_SECONDS", "DEDUPE_MIDS", "DEDUPE_BYTES",
         "DIMENSION_CACHE_ENTRIES", "DIMENSION_VERSIONS_KNOWN", "DIMENSION_LOOKUPS", "UNACCOUNTED_EVENTS", "LAG_RECORDS",
+        "BLOCK_LOG_ROWS", "COMPLETE_UNTIL_SECONDS", "IN_FLIGHT_EVENTS", "OPEN_COLLECTORS",
     },
 }  # fmt: skip
 # Of what goes wrong seldom; each process has the declaration.
-SELDOM = {"DEDUPE_LOOKUPS": "store", "INSERT_RETRIES": "store", "FATAL_ERRORS": "store"}
+SELDOM = {
+    "DEDUPE_LOOKUPS": "store",
+    "INSERT_RETRIES": "store",
+    "INSERTS_REPEATED": "store",
+    "POISON_RECORDS": "store",
+    "FATAL_ERRORS": "store",
+}
 
 
 def declared() -> dict[str, MetricWrapperBase]:
