@@ -53,7 +53,7 @@ class Attempts:
         """Whether any record has to be worked on with care: one of those, or one that was parked in part."""
         self._memory = memory
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._here = threading.local()
         self._areas = LaneArea.of(memory)
         self._lanes: dict[str, Lane] = {}
@@ -149,10 +149,11 @@ class Attempts:
 
     def look(self) -> None:
         """Work out whether care is needed, and publish how many records are suspected."""
-        suspected = sum(not suspect.passed for suspect in self._suspects.values())
-        SUSPECT_RECORDS.set(suspected)
-        self.is_careful = suspected > 0 or any(area.has_apart for area in self._areas)
-        self.has_entries = self.is_careful or bool(self._suspects)
+        with self._lock:  # another lane's thread may clear one
+            suspected = sum(not suspect.passed for suspect in self._suspects.values())
+            SUSPECT_RECORDS.set(suspected)
+            self.is_careful = suspected > 0 or any(area.has_apart for area in self._areas)
+            self.has_entries = self.is_careful or bool(self._suspects)
 
     def find(self, identity: Identity) -> Suspect | None:
         """Return what is known against a record."""

@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
@@ -325,6 +326,28 @@ def test_while_there_is_a_suspect_lanes_take_turns() -> None:
     one.passed()
     assert begun.wait(5)
     thread.join()
+
+
+def test_a_record_cleared_in_one_lane_disturbs_no_look_of_another() -> None:
+    records = [Record(0, 1), Record(0, 2)]
+    attempts = fresh()
+    for record in records:
+        attempts = die(attempts, record)
+    identities = list(attempts._suspects)
+    clearing = threading.Thread(target=attempts.acquit, args=(identities[1],))
+
+    class Slow(dict):  # type: ignore[type-arg]
+        def values(self) -> Any:
+            for value in super().values():
+                if clearing.ident is None:
+                    clearing.start()
+                    clearing.join(0.2)
+                yield value
+
+    attempts._suspects = Slow(attempts._suspects)
+    attempts.look()
+    clearing.join()
+    assert list(attempts._suspects) == identities[:1]
 
 
 class TestFile:
