@@ -196,7 +196,8 @@ class Accountant:
                     next_recheck = began + _RECHECK_S
                 await asyncio.to_thread(self._reconcile, settled)
             except ClickHouseError as error:
-                log.warning("accounting.not_read", error=str(error)[:300])  # the next turn tries again
+                log.warning("accounting.not_read", error=str(error)[:300])
+                settled = None  # it may be past losses that are not written: the next turn begins where all are
             took = time.monotonic() - began
             await asyncio.sleep(max(_RECONCILE_S, took * _RECONCILE_SHARE))
 

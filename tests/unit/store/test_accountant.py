@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,11 +12,15 @@ import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from midstream import topics
+from midstream.clickhouse.client import ClickHouseError
 from midstream.kafka import collectors
 from midstream.kafka.marks import Mark, decode_mark, encode_mark
+from midstream.metrics import UNACCOUNTED_EVENTS
 from midstream.settings import Settings
 from processors.store.accounting import accountant, marks
 from processors.store.accounting.accountant import Accountant
+from processors.store.accounting.ledger import SETTLED
+from processors.store.accounting.settled import Minute
 
 C = TopicPartition(topics.COLLECTORS.name, 0)
 T = 1_790_000_000_000
@@ -162,3 +167,71 @@ def test_marks_are_compacted_while_collectors_run() -> None:
     assert int(config["segment.ms"]) <= int(config["max.compaction.lag.ms"]) <= 3_600_000
     assert int(config["max.message.bytes"]) < int(config["segment.bytes"]) <= 32 * 1024 * 1024
     assert float(config["min.cleanable.dirty.ratio"]) <= 0.01
+
+
+class FailingLedger:
+    """One minute with a loss; a write fails as often as told."""
+
+    AT_S = 1_790_000_040 // 60 * 60
+
+    def __init__(self, fails: dict[str, int]) -> None:
+        self.fails = fails
+        self.losses: dict[int, int] = {}
+        self.settled_ms = 0
+        self.counted_twice = threading.Event()
+        """So the first count is in the metric."""
+        self._counts = 0
+
+    def _fail(self, call: str) -> None:
+        if self.fails.get(call, 0):
+            self.fails[call] -= 1
+            raise ClickHouseError(f"{call} is refused", None)
+
+    def watermark(self, name: str) -> int:
+        assert name == SETTLED
+        return self.settled_ms
+
+    def oldest_batch_ms(self) -> int:
+        return self.AT_S * 1000
+
+    def minutes(self, since_s: int, until_s: int) -> list[Minute]:
+        self._fail("minutes")
+        return [Minute(self.AT_S, 0, 7)] if since_s <= self.AT_S < until_s else []
+
+    def recheck_losses(self) -> None:
+        self._fail("recheck_losses")
+
+    def write_losses(self, minutes: Sequence[Minute]) -> None:
+        self._fail("write_losses")
+        self.losses |= {minute.at_s: minute.wrong for minute in minutes}
+
+    def write_watermark(self, name: str, reached_ms: int) -> None:
+        assert name == SETTLED
+        self._fail("write_watermark")
+        self.settled_ms = reached_ms
+
+    def lost(self) -> int:
+        self._fail("lost")
+        self._counts += not any(self.fails.values())
+        if self._counts > 1:
+            self.counted_twice.set()
+        return sum(self.losses.values())
+
+
+@pytest.mark.parametrize("call", ["minutes", "write_losses", "write_watermark", "lost", "recheck_losses"])
+async def test_a_loss_is_kept_whatever_fails_meanwhile(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    monkeypatch.setattr(accountant, "_RECONCILE_S", 0.0)
+    monkeypatch.setattr(accountant, "_now_ms", lambda: (FailingLedger.AT_S + 600) * 1000)
+    ledger = FailingLedger({call: 2})
+    watching = Accountant(SLOW, cast("Any", None), cast("Any", None))
+    monkeypatch.setattr(watching, "_ledger", ledger)
+    monkeypatch.setattr(watching, "_published_ms", (FailingLedger.AT_S + 300) * 1000)
+    UNACCOUNTED_EVENTS.set(0)
+    task = asyncio.create_task(watching._watch_losses())
+    try:
+        assert await asyncio.to_thread(ledger.counted_twice.wait, 20)
+    finally:
+        task.cancel()
+    assert ledger.losses == {FailingLedger.AT_S: 7}
+    assert ledger.settled_ms == (FailingLedger.AT_S + 300) * 1000
+    assert UNACCOUNTED_EVENTS._value.get() == 7
