@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -62,8 +63,10 @@ class MarkReader:
     def _take(self, record: ConsumerRecord[Any, Any]) -> None:
         id_ = (record.key or b"").decode(errors="replace")
         if record.value is None:
+            known = self.collectors.open.get(id_, Mark(id_, 0, 0, True))
             self.collectors.forget(id_)
-            self.changed.pop(id_, None)
+            # Shown as closed; rows are told apart by their time, which is that of the collector's clock.
+            self.changed[id_] = replace(known, open=False, at_ms=max(known.at_ms + 1, record.timestamp))
             return
         try:
             mark = decode_mark(record.value)

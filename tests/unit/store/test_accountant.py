@@ -169,6 +169,24 @@ def test_marks_are_compacted_while_collectors_run() -> None:
     assert float(config["min.cleanable.dirty.ratio"]) <= 0.01
 
 
+@pytest.mark.parametrize("at_ms", [T, T + 60_000])
+@pytest.mark.parametrize("piece", [1, 2])
+async def test_a_collector_whose_record_was_deleted_is_shown_closed(
+    monkeypatch: pytest.MonkeyPatch, at_ms: int, piece: int
+) -> None:
+    """Its clock may be ahead of Kafka's. Where its mark came with the deletion, Kafka's time is all there is."""
+    mark = Mark("lost", T, at_ms, True, spooled_batches=3)
+    reader = reader_of(monkeypatch, SlowConsumer([record(0, mark), record(1, mark, value=None)], piece, 0))
+    assert await reader.read_low([C]) == 0
+    shown = reader.changed["lost"]
+    assert not shown.open
+    if piece == 1:
+        assert shown.at_ms > at_ms
+        assert shown.spooled_batches == 3
+    else:
+        assert shown.at_ms == T + 9_000
+
+
 class FailingLedger:
     """One minute with a loss; a write fails as often as told."""
 
