@@ -81,11 +81,13 @@ class Trial:
         self._lane.at(index, size)
 
     def is_suspected(self, start: int, end: int) -> bool:
-        """Whether the last try ended at one of the events from ``start`` up to ``end``: they come one by one."""
+        """Whether the events from ``start`` up to ``end`` come one by one: the last try ended at one of them, or the
+        tries are used up and nobody knows the one at fault. (It may be none: some die only together.)"""
         suspect = self._suspect
-        return (
-            suspect is not None and suspect.index >= 0 and start < suspect.index + suspect.size and suspect.index < end
-        )
+        if suspect is None:
+            return False
+        is_there = suspect.index >= 0 and start < suspect.index + suspect.size and suspect.index < end
+        return is_there or suspect.tries >= self._lane.limit
 
     def times_parked(self, index: int) -> int:
         """How many times the tries of this event were used up; from the second time on, nothing of it may be
@@ -98,6 +100,7 @@ class Lane:
 
     def __init__(self, attempts: Attempts, topic: str, area: LaneArea, *, mixes: bool) -> None:
         """``mixes``: work on one record works on what came of those before it too, until :meth:`passed`."""
+        self.limit = attempts.limit
         self._attempts = attempts
         self._topic = topic
         self._area = area

@@ -52,7 +52,7 @@ class Attempts:
         self.has_entries = False
         """Whether any record has to be worked on with care: one of those, or one that was parked in part."""
         self._memory = memory
-        self._limit = limit
+        self.limit = limit
         self._lock = threading.RLock()
         self._here = threading.local()
         self._areas = LaneArea.of(memory)
@@ -160,15 +160,16 @@ class Attempts:
         return self._suspects.get(identity)
 
     def count(self, identity: Identity, index: int, size: int, phase: Phase, message: str) -> None:
-        """Count a try. When it was the last one, the event at fault (or the record, if no event is) is to be parked;
-        if it is only known to be one of several, after one more. Durable after :meth:`sync`."""
+        """Count a try. When it was the last one, the event at fault (or the record, if no event is) is to be parked.
+        If it is only known to be one of several, all events come one by one from then on, and the next try decides.
+        Durable after :meth:`sync`."""
         with self._lock:
             suspect = self._suspects.get(identity) or self._take_place(identity)
             suspect.tries += 1
             suspect.index, suspect.size, suspect.phase, suspect.message = index, size, phase, message
             suspect.passed, suspect.at_s = False, int(time.time())
             tries = suspect.tries
-            if suspect.tries >= self._limit and size == 1:
+            if suspect.tries >= self.limit and size == 1:
                 suspect.tries = 0
                 suspect.park(index)
             write_suspect(self._memory, suspect.place, suspect)
@@ -179,7 +180,7 @@ class Attempts:
                 offset=identity.offset,
                 event_index=index,
                 tries=tries,
-                of=self._limit,
+                of=self.limit,
                 reason=message[:500],
             )
             self.look()

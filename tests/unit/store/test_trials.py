@@ -199,6 +199,57 @@ def test_blocks_that_fail_are_stored_without_the_event_at_fault(
     assert reject["message"] == "ArithmeticError: no such number"
 
 
+def until_it_passes(storer: Storer, records: list[StoreRecord], connection: Connection, lives: int) -> int:
+    """Store records, life after life; return how many ended."""
+    tries = storer.valid_tries
+    for life in range(lives):
+        try:
+            storer.store_valid(records, cache(connection))
+        except ArithmeticError as error:
+            tries.failed(error)
+            tries._begun.clear()  # as in the next life
+            tries._attempts.closed = False
+        else:
+            return life
+    raise AssertionError(f"not within {lives} lives")
+
+
+PAIRS = ({"m3", "m9"}, {"m70", "m80"})
+"""Rows that fail when they are worked on together; each pair in a group of its own."""
+
+
+@pytest.mark.parametrize("in_all", [False, True], ids=["but all together pass", "and so do all together"])
+def test_rows_that_fail_only_together_do_not_hold_their_partition(
+    storer: Storer, connection: Connection, monkeypatch: pytest.MonkeyPatch, in_all: bool
+) -> None:
+    original = storer_module.denormalise
+    begun = 0
+
+    def fail(rows: pa.RecordBatch, lookup: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        mids_here = set(rows.column("mid").to_pylist())
+        # The first time it is the whole block, or nothing would be tried in groups.
+        if any(pair <= mids_here for pair in PAIRS) and (rows.num_rows <= 64 or in_all or begun == 1):
+            raise ArithmeticError
+        return original(rows, lookup)
+
+    monkeypatch.setattr(storer_module, "denormalise", fail)
+    blocks = [[f"m{n}" for n in range(130)], ["after"]]
+    records = [
+        StoreRecord(
+            topics.VALID.name, 0, offset, NOW_MS, sealed([(event(m), f"b{offset}", n) for n, m in enumerate(b)])
+        )
+        for offset, b in enumerate(blocks)
+    ]
+    assert until_it_passes(storer, records, connection, 10) <= TRIES + 2
+    stored = mids(connection)
+    parked = stored.pop("reject_rows", [])
+    (kept,) = stored.values()
+    assert sorted([*kept, *parked]) == sorted(mid for mids_ in blocks for mid in mids_)
+    assert set(parked) == (set(blocks[0]) if in_all else set())
+
+
 def test_dead_letters_that_fail_are_kept_as_they_are(
     storer: Storer, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
