@@ -8,12 +8,14 @@ will appear.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from typing import Protocol
 
 import xxhash
 
+from midstream.kafka.lone import open_lone_producer
 from midstream.kafka.producer import Life, Producer, ProducerUnavailable
 from midstream.receipt import Receipt, encode_receipt
 from midstream.settings import Settings
@@ -33,6 +35,18 @@ class OutcomeUnknownError(Exception):
     def __init__(self, message: str, receipt: Receipt) -> None:
         super().__init__(message)
         self.receipt = receipt
+
+
+class SendAlone(Protocol):
+    """Makes one record durable, sent by itself."""
+
+    async def __call__(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+        """Return when it is durable.
+
+        Raises:
+            NotPublishedError: it was not acknowledged.
+            RecordTooLarge: Kafka does not take it, now or later.
+        """
 
 
 class Publisher(Protocol):
@@ -67,6 +81,14 @@ class Publisher(Protocol):
 
         Raises:
             NotPublishedError: it was not handed over.
+            RecordTooLarge: it never will be.
+        """
+
+    def alone(self) -> AbstractAsyncContextManager[SendAlone]:
+        """Open a way for records that Kafka may refuse, which no other record has to suffer for.
+
+        Raises:
+            NotPublishedError: Kafka is away.
         """
 
 
@@ -88,6 +110,7 @@ class KafkaPublisher:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._producer = Producer(settings, [RAW.name, COLLECTORS.name])
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._lanes: dict[int, _Lane] = {}
@@ -113,7 +136,7 @@ class KafkaPublisher:
         delivery: asyncio.Future[object] | None = None
         try:
             life = self._producer.life()
-            partition = self._partition(life, RAW.name, key)
+            partition = self._partition(life.partitions(RAW.name), key)
             lane = self._lane(life, partition)
             async with life.while_ready(deadline), lane.lock:
                 if not life.ready:  # it may have ended or stalled while this waited
@@ -139,10 +162,27 @@ class KafkaPublisher:
         """See :class:`Publisher`."""
         try:
             life = self._producer.life()
-            partition = self._partition(life, topic, key)
+            partition = self._partition(life.partitions(topic), key)
             async with life.while_ready(asyncio.get_running_loop().time() + self._timeout_s):
                 return await life.hand_over(topic, partition, key or None, value, headers)
         except (ProducerUnavailable, TimeoutError) as error:
+            raise NotPublishedError(str(error)) from None
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[SendAlone]:
+        """See :class:`Publisher`."""
+
+        async def send(topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+            try:
+                partition = self._partition(await producer.partitions(topic), key)
+                await producer.send(topic, partition, key or None, value, headers)
+            except ProducerUnavailable as error:
+                raise NotPublishedError(str(error)) from None
+
+        try:
+            async with open_lone_producer(self._settings) as producer:
+                yield send
+        except ProducerUnavailable as error:
             raise NotPublishedError(str(error)) from None
 
     async def _acknowledged(
@@ -183,9 +223,9 @@ class KafkaPublisher:
         if error is not None:
             raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}", receipt)
 
-    def _partition(self, life: Life, topic: str, key: bytes) -> int:
+    def _partition(self, partitions: int, key: bytes) -> int:
         number = xxhash.xxh3_64_intdigest(key) if key else next(self._spread)
-        return int(number % life.partitions(topic))
+        return int(number % partitions)
 
     def _lane(self, life: Life, partition: int) -> _Lane:
         if self._lanes_of != life.id:

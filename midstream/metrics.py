@@ -39,7 +39,8 @@ SPOOL_REFUSED_BATCHES = Counter(
     "midstream_spool_refused_batches", "Batches that the spool did not take: full, or the disk failed."
 )
 SPOOL_DAMAGED_BYTES = Counter(
-    "midstream_spool_damaged_bytes", "Bytes of the spool that could not be read and were set aside."
+    "midstream_spool_damaged_bytes",
+    "Bytes of the spool that could not be read, or that Kafka refused, and were set aside.",
 )
 
 # Api

@@ -13,14 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest.spool.format import FILE_HEAD_BYTES, Damage, Record, file_head, is_torn, scan
+from ingest.spool.format import FILE_HEAD_BYTES, Record, file_head, is_torn, pack, scan
 from midstream.logs import get_logger
 from midstream.metrics import SPOOL_DAMAGED_BYTES
 
 _log = get_logger(__name__)
 
 DAMAGED = "damaged"
-"""Folder beside the segments for bytes of them that could not be read."""
+"""Folder beside the segments for what of them could not be read, or is refused by Kafka."""
 
 _NAME = re.compile(r"(\d{20})-([0-9a-f]{16})\.v1\.spool")
 _MAX_PIECES = 1000  # IOV_MAX is 1024 on Linux and macOS
@@ -58,6 +58,8 @@ class SegmentFile:
     """Times in a row that the disk did not let it be read or deleted."""
     rests_until: float = 0.0
     """Monotonic: it is not tried before."""
+    one_by_one: bool = False
+    """Kafka has refused something of it."""
 
     def add(self, size: int, batches: int, oldest_ms: int) -> None:
         """Count records that are durable now."""
@@ -151,7 +153,7 @@ def read_segment(segment: SegmentFile) -> Iterator[Record]:
             _log.info("spool.torn_record_dropped", segment=segment.path.name, bytes=part.end - part.start)
             _cut_off(segment.path, part.start)
         else:
-            _set_aside(segment, part, data[part.start : part.end])
+            _set_aside("spool.damaged", segment, part.start, data[part.start : part.end])
 
 
 def recover_segment(segment: SegmentFile) -> None:
@@ -177,15 +179,25 @@ def _cut_off(path: Path, size: int) -> None:
         os.close(fd)
 
 
-def _set_aside(segment: SegmentFile, damage: Damage, data: bytes) -> None:
+def set_aside(segment: SegmentFile, record: Record) -> None:
+    """Keep a record that Kafka refuses, whole, beside the segments: put back under a segment's name, it is read again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    data = b"".join(pack(segment.seed, record.received_at_ms, record.key, record.receipt, record.body))
+    _set_aside("spool.record_refused", segment, record.start, data)
+
+
+def _set_aside(why: str, segment: SegmentFile, at: int, data: bytes) -> None:
     folder = segment.path.parent / DAMAGED
     folder.mkdir(mode=0o700, exist_ok=True)
-    kept = folder / f"{segment.path.stem}-{damage.start}"
+    kept = folder / f"{segment.path.stem}-{at}"
     if kept.exists() and kept.stat().st_size == len(data):
         return  # this reading is not the first
-    _log.error("spool.damaged", segment=segment.path.name, at=damage.start, bytes=len(data), kept=str(kept))
-    SPOOL_DAMAGED_BYTES.inc(len(data))
     write_durably(kept, data)
+    _log.error(why, segment=segment.path.name, at=at, bytes=len(data), kept=str(kept))
+    SPOOL_DAMAGED_BYTES.inc(len(data))
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -17,7 +17,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, ProducerClosed
+from aiokafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    ProducerClosed,
+    RecordListTooLargeError,
+)
 from uuid_utils import uuid7
 
 from midstream.kafka.quiet import quiet_aiokafka
@@ -44,6 +50,12 @@ class ProducerUnavailable(Exception):  # noqa: N818  a state: Kafka cannot take 
 
 class RecordTooLarge(ValueError):  # noqa: N818  says what the record is
     """The record is larger than a topic takes."""
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether the broker does not take a record, or one of those that were sent with it, for its size: trying again
+    does not help. Its limit may be below ours."""
+    return isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError))
 
 
 class Life:
@@ -292,7 +304,7 @@ class Producer:
             if failures:
                 backoff_s = min(_LAST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
                 await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))  # noqa: S311  spreads reconnects
-            producer = self._make()
+            producer = make_producer(self._settings, idempotent=True)
             try:
                 async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
                     await producer.start()
@@ -310,16 +322,18 @@ class Producer:
             else:
                 return Life(producer)
 
-    def _make(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_servers,
-            client_id="midstream",
-            acks="all",
-            enable_idempotence=True,
-            compression_type="zstd",
-            linger_ms=_LINGER_MS,
-            max_batch_size=_MAX_BATCH_BYTES,
-            max_request_size=MAX_MESSAGE_BYTES + OVERHEAD_BYTES,
-            request_timeout_ms=self._settings.kafka_timeout_ms,
-            retry_backoff_ms=100,
-        )
+
+def make_producer(settings: Settings, *, idempotent: bool) -> AIOKafkaProducer:
+    """Return a producer that is not connected yet."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_servers,
+        client_id="midstream",
+        acks="all",
+        enable_idempotence=idempotent,
+        compression_type="zstd",
+        linger_ms=_LINGER_MS if idempotent else 0,
+        max_batch_size=_MAX_BATCH_BYTES,
+        max_request_size=MAX_MESSAGE_BYTES + OVERHEAD_BYTES,
+        request_timeout_ms=settings.kafka_timeout_ms,
+        retry_backoff_ms=100,
+    )

@@ -1,18 +1,22 @@
 """The collector's publisher against a real Kafka that is away, frozen, killed, and takes its producer for dead."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import OutOfOrderSequenceNumber
 from prometheus_client import REGISTRY
 
 from ingest.publish import KafkaPublisher, NotPublishedError, OutcomeUnknownError
-from midstream.receipt import Receipt, decode_receipt
-from midstream.topics import MAX_MESSAGE_BYTES, RAW
+from midstream.kafka.producer import RecordTooLarge, is_refusal
+from midstream.receipt import Receipt, decode_receipt, encode_receipt
+from midstream.topics import MAX_MESSAGE_BYTES, OVERHEAD_BYTES, RAW, RECEIPT_HEADER
 from tests.support.kafka import Broker
 
 pytestmark = pytest.mark.timeout(180)
@@ -77,6 +81,16 @@ async def read_receipts(broker: Broker) -> list[Receipt]:
         await consumer.stop()
 
 
+async def set_largest(broker: Broker, size: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.settings.kafka_servers)
+    await admin.start()
+    try:
+        configs = {**RAW.broker_config(), "max.message.bytes": str(size)}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, RAW.name, configs=configs)])
+    finally:
+        await admin.close()
+
+
 def check_gapless(receipts: list[Receipt]) -> None:
     """Each collector's numbers are 0, 1, 2, ... in the order of the log, with nothing twice."""
     lanes: dict[str, list[int]] = {}
@@ -120,6 +134,35 @@ async def test_stop_waits_for_what_was_handed_over(broker: Broker) -> None:
     await publisher.stop(5)
     await asyncio.gather(*waiting)
     assert sent.released == 50
+
+
+async def test_what_the_brokers_own_limit_refuses_is_told_and_costs_no_other_record(
+    broker: Broker, publisher: KafkaPublisher
+) -> None:
+    await set_largest(broker, 20_000)
+    try:
+        large, small = os.urandom(30_000), b"s"
+        sent = Sent()
+        with pytest.raises(OutcomeUnknownError):
+            await sent.publish(publisher, "refused", b"k", large)
+        await until_ready(publisher)
+        delivery = await publisher.hand_over(RAW.name, b"k", large, [])
+        await asyncio.wait([delivery], timeout=10)
+        assert is_refusal(delivery.exception())
+        async with publisher.alone() as send:
+            for number in range(2):
+                with pytest.raises(RecordTooLarge):
+                    await send(RAW.name, b"k", large, [])
+                receipt = Receipt(
+                    batch_id="alone", received_at_ms=0, events=0, bytes=1, sequence=number, collector="alone"
+                )
+                await send(RAW.name, b"k", small, [(RECEIPT_HEADER, encode_receipt(receipt))])
+    finally:
+        await set_largest(broker, MAX_MESSAGE_BYTES + OVERHEAD_BYTES)
+    await until_ready(publisher)
+    found = [receipt.batch_id for receipt in await read_receipts(broker)]
+    assert found.count("alone") == 2
+    assert "refused" not in found
 
 
 async def test_failed_producer_is_made_anew(broker: Broker, publisher: KafkaPublisher) -> None:

@@ -1,11 +1,15 @@
 """A publisher in memory: the protocol of :class:`ingest.publish.Publisher`, and the faults of Kafka at will."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from ingest.publish import MakeReceipt, NotPublishedError, OutcomeUnknownError
+from aiokafka.errors import MessageSizeTooLargeError
+
+from ingest.publish import MakeReceipt, NotPublishedError, OutcomeUnknownError, SendAlone
 from midstream.kafka.marks import Mark, decode_mark
+from midstream.kafka.producer import RecordTooLarge
 from midstream.receipt import Receipt, decode_receipt, encode_receipt
 from midstream.topics import COLLECTORS, RAW
 
@@ -30,6 +34,10 @@ class MemoryPublisher:
     marks: list[Mark] = field(default_factory=list)
     acknowledges: bool = True
     """Whether records that are handed over as they are get their acknowledgement."""
+    refused: bytes | None = None
+    """A body that holds this is refused."""
+    broken: int = 0
+    """Times that a refusal has ended a producer."""
     stopped_after_s: float | None = None
 
     async def start(self) -> None:
@@ -64,15 +72,30 @@ class MemoryPublisher:
             mark = decode_mark(value)
             assert key == mark.id.encode()
             self.marks.append(mark)
+        elif self.refused is not None and self.refused in value:
+            self.broken += 1
+            done.set_exception(MessageSizeTooLargeError())
         else:
-            assert topic == RAW.name
-            receipt = decode_receipt(headers)
-            assert receipt is not None
-            self.drained.append((receipt, value, key))
-            self.headers += [header for _, header in headers]
-        if self.acknowledges:
+            self._take(topic, key, value, headers)
+        if self.acknowledges and not done.done():
             done.set_result(None)
         return done
+
+    def _take(self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+        assert topic == RAW.name
+        receipt = decode_receipt(headers)
+        assert receipt is not None
+        self.drained.append((receipt, value, key))
+        self.headers += [header for _, header in headers]
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[SendAlone]:
+        async def send(topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+            if self.refused is not None and self.refused in value:
+                raise RecordTooLarge("refused")
+            self._take(topic, key, value, headers)
+
+        yield send
 
 
 NOT_PUBLISHED = NotPublishedError("away")

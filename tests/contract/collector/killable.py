@@ -8,14 +8,15 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
 import uvicorn
 
 from ingest.app import create_app
-from ingest.publish import MakeReceipt, NotPublishedError, OutcomeUnknownError
+from ingest.publish import MakeReceipt, NotPublishedError, OutcomeUnknownError, SendAlone
 from midstream.receipt import encode_receipt
 from midstream.settings import Settings
 from midstream.topics import RAW
@@ -68,6 +69,13 @@ class FolderPublisher:
         self._acknowledging.add(task)
         task.add_done_callback(self._acknowledging.discard)
         return done
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[SendAlone]:
+        async def send(topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> None:
+            await (await self.hand_over(topic, key, value, headers))
+
+        yield send
 
     async def _acknowledge(self, done: asyncio.Future[object]) -> None:
         await asyncio.sleep(0.002)

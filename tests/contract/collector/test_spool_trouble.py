@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from ingest.spool import drain
-from ingest.spool.segment import SegmentFile, list_segments, read_segment
+from ingest.spool.segment import DAMAGED, SegmentFile, list_segments, read_segment, set_aside
 from ingest.spool.shelf import Shelf
 from midstream.registry.credentials import Issued
 from midstream.settings import Settings
@@ -120,3 +120,56 @@ async def test_an_unreadable_segment_is_told_once_and_tried_again_seldom(
         monkeypatch.setattr(drain, "read_segment", read_segment)
         await wait_until(lambda: [receipt.batch_id for receipt, _, _ in publisher.drained] == [id_])
         await wait_until(lambda: not list_segments(slot_of(settings)))
+
+
+async def test_a_record_that_kafka_refuses_is_set_aside_whole_and_the_rest_goes_on(
+    settings: Settings, publisher: MemoryPublisher, app_credential: Issued, log: list[Any]
+) -> None:
+    before = metric("spool_damaged_bytes_total")
+    async with serving(settings, publisher, app_credential.token) as client:
+        publisher.ready = False
+        ids = [await post(client, body_of(number)) for number in range(5)]
+        [segment] = list_segments(slot_of(settings))
+        publisher.refused = body_of(2)
+        publisher.ready = True
+        await wait_until(lambda: not list_segments(slot_of(settings)))
+        assert publisher.broken == 1
+    assert list(dict.fromkeys(receipt.batch_id for receipt, _, _ in publisher.drained)) == [
+        ids[number] for number in (0, 1, 3, 4)
+    ]
+    [kept] = (slot_of(settings) / DAMAGED).iterdir()
+    data = kept.read_bytes()
+    assert metric("spool_damaged_bytes_total") - before == len(data)
+    assert told(log, "spool.record_refused") == 1
+    # Under the name of a segment it is drained again, once Kafka takes it.
+    publisher.refused = None
+    kept.rename(segment.path)
+    async with serving(settings, publisher, app_credential.token):
+        await wait_until(lambda: not list_segments(slot_of(settings)))
+    receipt, body, key = publisher.drained[-1]
+    assert (receipt.batch_id, body, key) == (ids[2], body_of(2), b"d2")
+
+
+async def test_a_record_that_can_neither_be_sent_nor_set_aside_waits(
+    settings: Settings, publisher: MemoryPublisher, app_credential: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Any] = []
+
+    def refuse(*arguments: Any) -> None:
+        tries.append(arguments)
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async with serving(settings, publisher, app_credential.token) as client:
+        publisher.ready = False
+        await post(client, body_of(0))
+        monkeypatch.setattr(drain, "set_aside", refuse)
+        publisher.refused = body_of(0)
+        publisher.ready = True
+        await wait_until(lambda: bool(tries))
+        await asyncio.sleep(1)
+        assert len(tries) <= 2
+        assert publisher.broken == 1  # it has gone alone since
+        assert list_segments(slot_of(settings))
+        monkeypatch.setattr(drain, "set_aside", set_aside)
+        await wait_until(lambda: not list_segments(slot_of(settings)))
+    assert len(list((slot_of(settings) / DAMAGED).iterdir())) == 1
