@@ -173,6 +173,9 @@ class AuditStore:
         A collector counts its batches without a gap. What it numbered and then could not hand over has no later number
         behind it that came over HTTP: so a number is missing below the highest that did. A spool hands over all that
         it holds, whatever came between.
+
+        A gap lies in the time if the batch behind it does. Others of its collector are looked for whenever they were
+        received: a number is given later than the time of receipt, and another order.
         """
         rows = self._clickhouse.rows(
             "SELECT collector, before + 1, sequence - before - 1 FROM ("  # noqa: S608 - constants
@@ -183,10 +186,8 @@ class AuditStore:
             "FROM batches WHERE source != 'import' AND collector IN (SELECT collector FROM batch_rows "
             f"WHERE {_WITHIN} GROUP BY collector "
             "HAVING uniqExact(sequence) != max(sequence) - min(sequence) + 1 OR min(sequence) > 0) "
-            "AND received_at < fromUnixTimestamp64Milli({to:Int64}) "
             "WINDOW numbers AS (PARTITION BY collector ORDER BY sequence ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)) "
-            "WHERE sequence - before > 1 AND before + 1 < highest "
-            "AND received_at >= fromUnixTimestamp64Milli({from:Int64}) ORDER BY collector, sequence "
+            f"WHERE sequence - before > 1 AND before + 1 < highest AND {_WITHIN} ORDER BY collector, sequence "
             "LIMIT {limit:UInt32}",
             {"from": from_ms, "to": to_ms, "limit": limit},
         )

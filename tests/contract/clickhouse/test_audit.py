@@ -174,6 +174,25 @@ def test_a_spool_numbers_without_a_gap(sound: ClickHouse) -> None:
     assert report.counts.gaps == 2
 
 
+@pytest.mark.parametrize(("number", "source"), [(1, "spool"), (3, "http")])
+def test_numbers_that_are_given_in_another_order_than_receipts_are_no_gap(
+    sound: ClickHouse, number: int, source: str
+) -> None:
+    """The time ends between the receipts of two batches, of which the later one has the lower number."""
+    collector = "life/spool" if source == "spool" else "c/9"
+    for sequence in range(number + 3):
+        at = {number: "10:00:32", number + 1: "10:00:31"}.get(sequence, "10:00:30")
+        sound.command(
+            "INSERT INTO batch_rows (batch_id, received_at, sequence, collector, source, partition, offset) "
+            f"VALUES ('s{sequence}', '2026-01-01 {at}', {sequence}, '{collector}', '{source}', 7, {sequence})"
+        )
+    for end in ("2026-01-01T10:00:31.500", "2026-01-01T10:00:31", "2026-01-01T10:00:33"):
+        assert run(sound, None, end).proven
+    sound.command(f"ALTER TABLE batch_rows DELETE WHERE batch_id = 's{number}'", {"mutations_sync": 2})
+    report = run(sound, None, "2026-01-01T10:00:31.500")
+    assert [(one.collector, one.sequence, one.count) for one in report.findings] == [(collector, number, 1)]
+
+
 def test_a_batch_that_lies_in_kafka_twice_leaves_no_gap_in_the_numbers(sound: ClickHouse) -> None:
     sound.command(
         "INSERT INTO batch_rows (batch_id, received_at, events, sequence, collector, topic, partition, offset, source, "
