@@ -41,8 +41,8 @@ _PLACE = struct.Struct("<iBI")
 _IDENTITY_AT = 8
 _PLACE_AT = _IDENTITY_AT + _IDENTITY.size
 _OWNER_AT = 128
-_GROUP = struct.Struct("<I")
-_GROUP_AT = _OWNER_AT + _TOPIC_BYTES
+_APART = struct.Struct("<IIQ")
+_APART_AT = _OWNER_AT + _TOPIC_BYTES
 _MARK_BYTES = 256
 _ARRAY_BYTES = POSITIONS * 8
 _LANE_BYTES = _MARK_BYTES + 2 * _ARRAY_BYTES
@@ -137,7 +137,7 @@ class LaneArea:
         self.positions = view[arrays : arrays + _ARRAY_BYTES].cast("Q")
         """By partition: the offset after the last record that was begun."""
         self.apart = view[arrays + _ARRAY_BYTES : arrays + 2 * _ARRAY_BYTES].cast("Q")
-        """By partition: records below this offset come in small groups, or alone."""
+        """By partition: the last records below this offset come in small groups, or alone; see :meth:`is_apart`."""
 
     @classmethod
     def of(cls, memory: mmap.mmap) -> list[LaneArea]:
@@ -180,17 +180,40 @@ class LaneArea:
         known = phase if phase in tuple(Phase) else Phase.READ
         return _unpack_identity(self._memory[at : at + _IDENTITY.size]), index, Phase(known), size
 
-    def set_apart(self, records: int) -> None:
-        """Let all records begun so far come in small groups, since something ended when so many of them were under
-        work together; if it was a small group already, alone."""
-        _GROUP.pack_into(self._memory, self._start + _GROUP_AT, GROUP if records > GROUP else 1)
+    def set_apart(self, records: int, at_s: int) -> None:
+        """Let the last records that were begun come in small groups, since something ended (epoch seconds ``at_s``)
+        when so many of them were under work together; if it was a small group already, alone."""
+        _APART.pack_into(self._memory, self._start + _APART_AT, GROUP if records > GROUP else 1, records, at_s)
         self.apart[:] = self.positions
+
+    def is_apart(self, partition: int, offset: int) -> bool:
+        """Whether a record may be one of those; the first one after them says that they are through."""
+        slot = partition % POSITIONS
+        until = self.apart[slot]
+        if offset >= until:
+            self.apart[slot] = 0
+            return False
+        _, records, _ = self._apart()
+        # Twice as many offsets: a transaction of a foreign producer takes one more, for its marker.
+        return offset >= until - 2 * records
+
+    def clear_apart(self) -> None:
+        """Let all records come together again."""
+        self.apart[:] = memoryview(bytes(_ARRAY_BYTES)).cast("Q")
+
+    def _apart(self) -> tuple[int, int, int]:
+        group, records, at_s = _APART.unpack_from(self._memory, self._start + _APART_AT)
+        return group, records, at_s
 
     @property
     def group(self) -> int:
         """How many records that are set apart come together."""
-        group: int = _GROUP.unpack_from(self._memory, self._start + _GROUP_AT)[0]
-        return max(group, 1)
+        return max(self._apart()[0], 1)
+
+    @property
+    def apart_since_s(self) -> int:
+        """When records were last set apart, epoch seconds."""
+        return self._apart()[2]
 
     @property
     def has_apart(self) -> bool:

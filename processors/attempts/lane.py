@@ -120,6 +120,7 @@ class Lane:
             yield part
 
     def _split(self, records: Sequence[Rec]) -> Iterator[Sequence[Rec]]:
+        self._attempts.look()
         part: list[Rec] = []
         limit = len(records)
         for record in records:
@@ -130,16 +131,12 @@ class Lane:
                 part = []
             limit = wanted
             part.append(record)
+        self._attempts.look()
         if part:
             yield part
 
     def _is_apart(self, record: KafkaRecord) -> bool:
-        slot = record.partition % POSITIONS
-        until = self._area.apart[slot]
-        if until and record.offset >= until:
-            self._area.apart[slot] = until = 0
-            self._attempts.look()
-        return until > 0
+        return self._area.is_apart(record.partition, record.offset)
 
     def _identity(self, record: KafkaRecord) -> Identity:
         return Identity(self._topic, record.partition, record.offset, digest_of(record.value))
@@ -226,7 +223,7 @@ class Lane:
         if self._begun and not is_of_the_environment(error):
             text = f"{type(error).__name__}: {error}"
             if self._phase is Phase.JOINT:
-                self._area.set_apart(self._size)
+                self._attempts.set_apart(self._area, self._size)
             else:
                 self._attempts.count(self._begun[-1], self._index, self._size, self._phase, text)
             self._attempts.sync()

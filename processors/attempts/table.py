@@ -34,6 +34,8 @@ _SLOTS = 256
 _KEPT_S = 3600
 """How long it is remembered that a record was parked: until its offset is committed for sure."""
 _FORGOTTEN_S = 7 * 24 * 3600
+_APART_S = 600
+"""How long records come apart at the most: they may have gone to another worker, or offsets been set back."""
 
 
 class AttemptsError(Exception):
@@ -130,7 +132,7 @@ class Attempts:
         for area in died:
             identity, index, phase, size = area.read()
             if phase is Phase.JOINT:
-                area.set_apart(size)
+                self.set_apart(area, size)
             else:
                 self.count(identity, index, size, phase, DIED)
             log.error(
@@ -149,11 +151,19 @@ class Attempts:
 
     def look(self) -> None:
         """Work out whether care is needed, and publish how many records are suspected."""
+        now_s = int(time.time())
         with self._lock:  # another lane's thread may clear one
+            for area in self._areas:
+                if area.has_apart and not 0 <= now_s - area.apart_since_s < _APART_S:
+                    area.clear_apart()
             suspected = sum(not suspect.passed for suspect in self._suspects.values())
             SUSPECT_RECORDS.set(suspected)
             self.is_careful = suspected > 0 or any(area.has_apart for area in self._areas)
             self.has_entries = self.is_careful or bool(self._suspects)
+
+    def set_apart(self, area: LaneArea, records: int) -> None:
+        """Let the last records of an area come apart: one of so many is at fault."""
+        area.set_apart(records, int(time.time()))
 
     def find(self, identity: Identity) -> Suspect | None:
         """Return what is known against a record."""

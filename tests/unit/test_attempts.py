@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from midstream.clickhouse.client import ClickHouseError
 from midstream.settings import Settings
-from processors.attempts import DIED, Attempts, AttemptsError, Lane, is_of_the_environment, table
+from processors.attempts import DIED, Attempts, AttemptsError, Lane, is_of_the_environment
 from processors.attempts.file import FILE_BYTES, SUSPECTS, WHOLE
 from processors.store.lease import LeaseLostError
 
@@ -211,6 +212,33 @@ def test_what_comes_after_records_set_apart_comes_together_again() -> None:
     assert not attempts.has_entries
 
 
+def test_records_far_below_those_set_apart_come_together() -> None:
+    """Offsets were set back, or the topic was made anew."""
+    attempts = die_in_parts(fresh(), [Record(0, offset) for offset in range(1_000_000, 1_000_004)])
+    records = [Record(0, offset) for offset in range(40)]
+    assert parts(attempts, records) == [records]
+    assert [len(part) for part in parts(attempts, [Record(0, offset) for offset in range(1_000_000, 1_000_008)])] == [
+        *[1] * 4,
+        4,
+    ]
+
+
+def test_records_come_apart_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was set apart may have gone to another worker, and never come again."""
+    records = [Record(0, 1), Record(1, 5), Record(0, 2)]
+    attempts = die_in_parts(fresh(), records)
+    others = [Record(2, 7), Record(2, 8)]
+    assert parts(attempts, others) == [others]
+    assert attempts.is_careful
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 599)
+    assert parts(live_again(attempts), records) == [[one] for one in records]
+    monkeypatch.setattr(time, "time", lambda: now + 601)
+    assert parts(live_again(attempts), records) == [records]
+    assert parts(attempts, others) == [others]
+    assert not attempts.has_entries
+
+
 def test_a_record_alone_is_at_fault_itself() -> None:
     attempts = die_in_parts(fresh(), [Record(0, 1)])
     assert [suspect.identity.offset for suspect in attempts._suspects.values()] == [1]
@@ -306,8 +334,8 @@ def test_a_full_table_drops_what_is_counted_least() -> None:
 
 def test_old_suspicions_end(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = die(fresh(), Record(0, 1))
-    now = table.time.time()
-    monkeypatch.setattr(table.time, "time", lambda: now + 8 * 24 * 3600)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 8 * 24 * 3600)
     assert lane(live_again(attempts)).begin(Record(0, 9)) is None
 
 
