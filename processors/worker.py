@@ -12,12 +12,13 @@ import importlib.abc
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
 import faust
 import uvloop
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from prometheus_client import start_http_server
 
 from midstream.logs import configure_logs, get_logger
@@ -43,6 +44,30 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         # last fetch (its buffer was not empty yet) waits until that fetch returns, however soon it came.
         consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
         return consumer
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go back to where each partition's next record is; one of which nothing is committed, to its beginning.
+
+        Faust drops records that come in the middle of a rebalance and then calls this, to have them again. aiokafka
+        leaves a partition without a committed offset where it is, behind what was dropped: the next commit would pass
+        over records that nobody has stored.
+        """
+        committed: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return committed
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        committed: Mapping[TP, int] = await consumer.seek_to_committed()
+        if fresh := [tp for tp, offset in committed.items() if not offset]:
+            await consumer.seek_to_beginning(*fresh)
+        return committed
+
+    def topic_partitions(self, topic: str) -> int | None:
+        """Return the number of a topic's partitions, by the metadata that the records are fetched by.
+
+        Faust asks the group's coordinator, which may not know it yet in a worker that has just come back.
+        """
+        return len(self._ensure_consumer()._client.cluster.partitions_for_topic(topic) or ()) or None
 
 
 class _Consumer(driver.Consumer):
