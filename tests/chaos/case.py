@@ -86,6 +86,8 @@ class Case:
     """Returns why it cannot run here; empty: it can."""
     audit_exit: int | None
     """What ``midstream audit`` must say in the end; None: whatever."""
+    warm_s: float
+    """Seconds of load before it begins."""
 
 
 CASES: dict[str, Case] = {}
@@ -99,6 +101,7 @@ def case(
     verdict: Verdict = exact,
     why_not: Callable[[], str] = can_run,
     audit_exit: int | None = 0,
+    warm_s: float = 2.0,
 ) -> Callable[[Inject], Inject]:
     """Make a case of a function that injects a fault; its name is the case's, its docstring the title."""
 
@@ -107,7 +110,7 @@ def case(
         assert name not in CASES, name
         title = (inject.__doc__ or "").strip().partition("\n")[0]
         make = shape if callable(shape) else lambda _plan: shape
-        CASES[name] = Case(name, title, inject, make, lasts, verdict, why_not, audit_exit)
+        CASES[name] = Case(name, title, inject, make, lasts, verdict, why_not, audit_exit, warm_s)
         return inject
 
     return register

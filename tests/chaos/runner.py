@@ -21,7 +21,6 @@ from tests.chaos.traffic import Traffic
 from tests.chaos.world import BROKER, ENGINE, WEB, World
 from tests.support.pipeline import ROOT
 
-_WARM_S = 2.0
 _POLL_S = 0.5
 _AUDIT_S = 120.0
 _COMPLETE_S = 60.0
@@ -61,7 +60,7 @@ def _run(case: Case, seed: int, plan: Plan, world: World, result: Result) -> Non
     run = Run(world, traffic, plan, random.Random(f"{case.name} {seed}"), result.notes)
     try:
         traffic.start()
-        run.sleep(_WARM_S)
+        run.sleep(case.warm_s)
         broken_at = time.monotonic()
         case.inject(run)
         _heal(world)
@@ -72,7 +71,7 @@ def _run(case: Case, seed: int, plan: Plan, world: World, result: Result) -> Non
         result.recovery_s = round(time.monotonic() - healed_at, 1)
         result.notes |= {
             "fault_s": round(healed_at - broken_at, 1),
-            "sending_s": round(sent_at - broken_at + _WARM_S, 1),
+            "sending_s": round(sent_at - broken_at + case.warm_s, 1),
             "replies": {str(status): times for status, times in sorted(traffic.statuses.items())},
         }
     finally:

@@ -60,6 +60,13 @@ def _bites(run: Run, judgement: Judgement) -> list[str]:
     return []
 
 
+@case(_shape("freeze"), warm_s=0.0)
+def zombie_store_at_first(run: Run) -> None:
+    """A store worker frozen at its very first insert: its partitions move before anything of them is committed."""
+    _freeze_and_wake(run, run.rng.choice(run.world.workers("store")))
+    run.sleep(run.plan.fault_s / 4)
+
+
 @case(_shape("freeze"))
 def zombie_store(run: Run) -> None:
     """A store worker frozen between dedupe and insert, woken after its partitions moved."""
