@@ -37,6 +37,10 @@ class Trial(Protocol):
         """Whether all of it is to be a dead letter."""
 
     @property
+    def is_unreadable(self) -> bool:
+        """Whether it failed before there were single events, or where all of it was to be a dead letter."""
+
+    @property
     def has_parked(self) -> bool:
         """Whether something of it is to be a dead letter."""
 
@@ -84,15 +88,20 @@ class Round:
         self._batches += 1
         if trial is not None and trial.has_parked:
             POISON_RECORDS.labels("validate").inc()
-        if trial is not None and trial.is_whole:
-            yield from self._bury(Refused(Reason.POISON, "", trial.message), record.value, receipt_of(record), -1)
+        whole = Refused(Reason.POISON, "", trial.message) if trial is not None and trial.is_whole else None
+        if whole is not None and trial is not None and trial.is_unreadable:
+            yield from self._bury(whole, record.value, receipt_of(record), -1)
             return
+        # Without a receipt of its own, only what is in it says how many events the dead letter stands for.
         split = split_record(record, self._max_inflated_bytes, self._max_events)
         if isinstance(split, UnreadableBatch):
-            refused = Refused(Reason.BATCH_UNREADABLE, "", split.message)
+            refused = whole or Refused(Reason.BATCH_UNREADABLE, "", split.message)
             yield from self._bury(refused, record.value, split.receipt, -1)
             return
         receipt, batch = split
+        if whole is not None:
+            yield from self._bury(whole, record.value, receipt, -1)
+            return
         for index, element in enumerate(batch.events):
             if index % _BREATHE_EVENTS == _BREATHE_EVENTS - 1:
                 yield None

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiokafka.structs import ConsumerRecord
 
 from midstream import topics
 from midstream.events.judge import Judge
@@ -13,7 +14,9 @@ from midstream.events.schemas import load_schemas
 from midstream.receipt import Receipt, encode_receipt
 from midstream.records import decode_record
 from midstream.settings import Settings
+from processors.attempts import Attempts
 from processors.store.block import read_block
+from processors.store.receipts import batch_rows
 from processors.store.verdicts import reject_rows
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
@@ -215,9 +218,10 @@ def test_a_foreign_batch_of_millions_of_elements_is_one_dead_letter() -> None:
 class Trial:
     """A trial of a record; what was under work is in ``seen``."""
 
-    def __init__(self, *parked: int, is_whole: bool = False) -> None:
+    def __init__(self, *parked: int, is_whole: bool = False, is_unreadable: bool = False) -> None:
         self.parked = parked
         self.is_whole = is_whole
+        self.is_unreadable = is_unreadable
         self.has_parked = bool(parked) or is_whole
         self.message = "ValueError: what happened"
         self.seen: list[int] = []
@@ -265,8 +269,27 @@ def test_a_record_parked_whole_stands_for_all_its_events() -> None:
     ((dead),) = dead_rows(run_on_trial(record(body, receipt(events=2)), Trial(is_whole=True)))
     assert (dead["code"], dead["scope"], dead["event_index"], dead["events"]) == ("POISON", "batch", -1, 2)
     assert dead["raw"] == body
-    ((dead),) = dead_rows(run_on_trial(record(body), Trial(is_whole=True)))
-    assert (dead["code"], dead["events"], dead["raw"]) == ("POISON", 1, body)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_unreadable", "events"),
+    [
+        pytest.param(body_of(event("a"), event("b")), False, 2, id="what it holds can be counted"),
+        pytest.param(body_of(event("a"), event("b")), True, 1, id="to count them may kill"),
+        pytest.param(b"no batch", False, 1, id="it is no batch"),
+    ],
+)
+def test_a_whole_foreign_record_stands_for_as_many_events_as_its_receipt_says(
+    value: bytes, is_unreadable: bool, events: int
+) -> None:
+    ((dead),) = dead_rows(run_on_trial(record(value), Trial(is_whole=True, is_unreadable=is_unreadable)))
+    assert (dead["code"], dead["events"], dead["event_index"], dead["raw"]) == ("POISON", events, -1, value)
+    tries = Attempts.in_memory().lane(topics.RAW.name)
+    kafka: Any = ConsumerRecord(topics.RAW.name, 0, 0, RECEIVED_AT_MS + 5, 0, None, value, None, 0, len(value), [])
+    ((row),) = batch_rows([kafka], 10_000, 100, tries)
+    assert row["batch_id"] == dead["batch_id"]
+    if not is_unreadable:
+        assert row["events"] == dead["events"]
 
 
 def test_what_fails_in_the_seal_fails_at_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
