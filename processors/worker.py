@@ -88,6 +88,12 @@ class WorkerApp(faust.App):
     def _new_transport(self) -> _Transport:
         return _Transport(self.conf.broker_consumer, self)
 
+    async def on_stop(self) -> None:
+        """Say so before anything is cancelled: what kills this process from here on, it was told to end."""
+        for tell in _to_tell:
+            tell()
+        await super().on_stop()
+
 
 def make_app(settings: Settings, group: str, max_poll_records: int) -> WorkerApp:
     """Return a Faust app that only consumes: no tables, no web server, no topics of its own."""
@@ -138,7 +144,7 @@ _to_tell: list[Callable[[], None]] = []
 
 
 def tell_of_crash(tell: Callable[[], None]) -> None:
-    """Let ``tell`` be called when an error ends this process. It must not fail."""
+    """Let ``tell`` be called when an error ends this process, or it stops. It must not fail, also not twice."""
     _to_tell.append(tell)
 
 
