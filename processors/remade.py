@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from midstream.kafka.admin import COORDINATOR_AWAY, certain_offsets
 from midstream.kafka.groups import GroupStates
 from midstream.logs import get_logger
 from midstream.settings import Settings
@@ -29,6 +30,7 @@ from midstream.settings import Settings
 log = get_logger(__name__)
 
 _INTERVAL_S = 1.0
+_COORDINATOR_INTERVAL_S = 0.2
 _LOOKS_WITHOUT_A_TOPIC = 3  # a broker that starts may not know all topics at once
 _LOOKS_WITHOUT_A_READER = 3  # a group that takes on partitions needs a moment
 _ASSIGNED_INTERVAL_S = 10.0
@@ -134,8 +136,8 @@ class TopicGuard:
 
     async def _prepare(self) -> None:
         async with _Kafka(self._settings, self._topics_of_groups, self._others) as kafka:
-            look, _ = await kafka.look()
             deadline = time.monotonic() + self._members_limit_s
+            look = await self._look_patiently(kafka, deadline)
             while (unread := await kafka.unassigned(look.ends)) and time.monotonic() < deadline:
                 log.warning("topics.unread", partitions=[str(tuple(tp)) for tp in unread])
                 await asyncio.sleep(_INTERVAL_S)
@@ -146,6 +148,16 @@ class TopicGuard:
                     "offsets.taken_back", group=group, partitions=[f"{tp.topic}/{tp.partition}" for tp in beyond]
                 )
                 await self._take_back(group, beyond)
+
+    async def _look_patiently(self, kafka: _Kafka, deadline: float) -> Look:
+        """Look until the coordinators can tell: Kafka makes their topic when the first group comes."""
+        while True:
+            try:
+                return (await kafka.look())[0]
+            except COORDINATOR_AWAY:
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_COORDINATOR_INTERVAL_S)
 
     async def _take_back(self, group: str, partitions: Sequence[TopicPartition]) -> None:
         """Commit 0, which leads to the earliest record. Kafka takes that only while the group has no members."""
@@ -202,7 +214,11 @@ class _Kafka:
         await self._admin.close()
 
     async def look(self) -> tuple[Look, list[str]]:
-        """Return what there is, and the topics that are not there."""
+        """Return what there is, and the topics that are not there.
+
+        Raises:
+            KafkaError, TimeoutError: nothing can be said; one of ``COORDINATOR_AWAY`` if a coordinator cannot tell now.
+        """
         async with asyncio.timeout(self._timeout_s):
             names = [*self._others, *(name for of in self._topics_of_groups.values() for name in of)]
             described = await self._admin.describe_topics(names)
@@ -212,11 +228,7 @@ class _Kafka:
             missing = sorted(set(names) - {tp.topic for tp in partitions})
             committed: dict[TopicPartition, int] = {}
             for group, of in self._topics_of_groups.items():
-                try:
-                    offsets = await self._admin.list_consumer_group_offsets(group)
-                except GroupCoordinatorNotAvailableError:
-                    continue  # Kafka makes the coordinators' topic when the first group comes
-                committed |= {tp: one.offset for tp, one in offsets.items() if one.offset >= 0 and tp.topic in of}
+                committed |= await certain_offsets(self._admin, group, [tp for tp in partitions if tp.topic in of])
             ends = await self._consumer.end_offsets(partitions) if partitions else {}
             found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, 0)) if partitions else {}
             firsts = {tp: (place.offset, place.timestamp) if place else None for tp, place in found.items()}
@@ -229,7 +241,7 @@ class _Kafka:
             async with asyncio.timeout(self._timeout_s):
                 try:
                     [response] = await self._admin.describe_consumer_groups([group])
-                except GroupCoordinatorNotAvailableError:
+                except COORDINATOR_AWAY:
                     continue
             _, _, state, _, _, members = response.groups[0][:6]
             if state != "Stable" or not members:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
     KafkaConnectionError,
     KafkaError,
+    NotCoordinatorForGroupError,
     TopicAlreadyExistsError,
     for_code,
 )
@@ -24,6 +27,10 @@ log = get_logger(__name__)
 
 _RETRY_S = 0.1
 _DYNAMIC_TOPIC_CONFIG = 1  # config_source of Kafka's DescribeConfigs: set on the topic itself
+
+
+COORDINATOR_AWAY = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
+"""A group's coordinator cannot tell now: Kafka starts, or another broker takes it on. To be asked again."""
 
 
 class TopicsError(Exception):
@@ -165,16 +172,33 @@ async def member_ids(admin: AIOKafkaAdminClient, group: str) -> list[str]:
 
 
 async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
-    """Return what a group has committed.
+    """Return what a group has committed; nothing where its coordinator cannot tell now (see :func:`certain_offsets`).
 
     Raises:
-        KafkaError: Kafka cannot tell now.
+        KafkaError: Kafka cannot be asked.
     """
     try:
         offsets = await admin.list_consumer_group_offsets(group)
     except GroupCoordinatorNotAvailableError:
         return {}
     return {tp: max(entry.offset, 0) for tp, entry in offsets.items()}
+
+
+async def certain_offsets(
+    admin: AIOKafkaAdminClient, group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return what a group has committed of these partitions; those of which it has committed nothing are left out.
+
+    Raises:
+        KafkaError: Kafka cannot tell now; one of :data:`COORDINATOR_AWAY` if the coordinator cannot.
+    """
+    if not partitions:
+        return {}
+    found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    # aiokafka 0.14 does not look at the error of the answer as a whole, which then holds no partition at all.
+    if missing := set(partitions) - found.keys():
+        raise GroupCoordinatorNotAvailableError(f"group {group}: nothing is said of {len(missing)} partitions")
+    return {tp: found[tp].offset for tp in partitions if found[tp].offset >= 0}
 
 
 async def add_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
