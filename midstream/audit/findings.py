@@ -116,6 +116,14 @@ class Report:
         adds_up = counts.received == counts.stored + counts.duplicate + counts.rejected
         return not wrong and not self.unchecked and adds_up
 
+    @property
+    def verdict(self) -> str:
+        """What it comes to, and up to which moment."""
+        until = format_time(self.to_ms)
+        if self.proven:
+            return f"Proven up to {until}: everything that was received before is counted once."
+        return f"NOT PROVEN up to {until}."
+
     def as_dict(self) -> dict[str, Any]:
         """Return it for programs."""
         return {

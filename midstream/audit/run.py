@@ -29,35 +29,47 @@ async def audit(
 ) -> Report:
     """Audit what was received from ``from_ms`` on and before ``to_ms`` (epoch milliseconds).
 
-    Without them, it begins with the oldest batch whose events are kept and ends with ``complete_until``, and it never
-    goes beyond that: what is later is in flight.
+    Without them, it begins with the oldest row whose neighbours are kept and ends with ``complete_until``, and it never
+    goes beyond these: before is nothing, and what is later is in flight.
 
     Raises:
         ClickHouseError: ClickHouse does not answer.
-        NothingCompleteError: no moment is known before which everything is complete.
+        NothingCompleteError: no moment is known before which everything is complete, or there is nothing before it to
+            look at.
     """
-    oldest_ms, newest_ms, complete_ms = store.bounds()
+    newest_ms, complete_ms = store.bounds()
     if not complete_ms:
         raise NothingCompleteError(
             "`complete_until` is not known yet: no collector has said how far it is, or store does not run"
         )
+    oldest_ms = store.oldest_row()
+    begin_ms = max(oldest_ms, from_ms or 0)
+    if begin_ms >= complete_ms:
+        raise NothingCompleteError(
+            f"`complete_until` is {format_time(complete_ms)}, and what there is to look at begins at "
+            f"{format_time(begin_ms)}: it may be in flight"
+        )
     asked_to_ms = complete_ms if to_ms is None else to_ms
-    begin_ms = (oldest_ms or complete_ms) if from_ms is None else from_ms
-    report = Report(begin_ms, min(asked_to_ms, complete_ms), complete_ms, limit)
+    end_ms = min(asked_to_ms, complete_ms)
+    report = Report(min(begin_ms, end_ms) if oldest_ms else end_ms, end_ms, complete_ms, limit)
     owed_ms = store.owed_from()
-    if report.from_ms < owed_ms and oldest_ms and oldest_ms < owed_ms:
-        report.from_ms = min(owed_ms, report.to_ms)
+    if oldest_ms and report.from_ms < min(owed_ms, end_ms):
+        if owed_ms >= end_ms:
+            raise NothingCompleteError(f"retention may have deleted events of all before {format_time(owed_ms)}")
+        report.from_ms = owed_ms
         report.notes.append(f"begins at {format_time(owed_ms)}: of what is older, retention may have deleted events")
     if asked_to_ms > complete_ms:
         report.notes.append(f"ends at complete_until, {format_time(complete_ms)}: what is later may be in flight")
     in_flight_to_ms = newest_ms + 1 if to_ms is None else min(asked_to_ms, newest_ms + 1)
-    if in_flight_to_ms > max(complete_ms, begin_ms):
-        batches, report.counts.in_flight = store.in_flight(max(complete_ms, begin_ms), in_flight_to_ms)
+    if in_flight_to_ms > complete_ms:
+        batches, report.counts.in_flight = store.in_flight(complete_ms, in_flight_to_ms)
         if batches:
             report.notes.append(f"in flight: {batches} batches received after complete_until")
     wrong = _compare(store, report, told)
     _find_doubled(store, report, told)
     await _ask_kafka(settings, store, report, wrong, told)
+    if not report.counts.batches:
+        report.notes.append("no batch was received in this time")
     return report
 
 

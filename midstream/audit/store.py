@@ -13,6 +13,7 @@ _PLACES = 1_000
 _CHUNK_OFFSETS = 65_536
 _MAX_GAPS = 10_000
 
+_TABLES = ("batch_rows", "learning_events", "operational_events", "duplicate_rows", "reject_rows")
 _WITHIN = "received_at >= fromUnixTimestamp64Milli({from:Int64}) AND received_at < fromUnixTimestamp64Milli({to:Int64})"
 
 # As the view `accounting` counts, but batch by batch, and without waiting for anything: all of them are through.
@@ -77,14 +78,20 @@ class AuditStore:
     def __init__(self, clickhouse: ClickHouse) -> None:
         self._clickhouse = clickhouse
 
-    def bounds(self) -> tuple[int, int, int]:
-        """Return the receipts of the oldest and of the newest batch, and ``complete_until``; epoch milliseconds, 0
-        where there is none."""
-        ((oldest, newest, complete),) = self._clickhouse.rows(
-            "SELECT toUnixTimestamp64Milli(min(received_at)), toUnixTimestamp64Milli(max(received_at)), "
+    def bounds(self) -> tuple[int, int]:
+        """Return the receipt of the newest batch, and ``complete_until``; epoch milliseconds, 0 where there is none."""
+        ((newest, complete),) = self._clickhouse.rows(
+            "SELECT toUnixTimestamp64Milli(max(received_at)), "
             "(SELECT toUnixTimestamp64Milli(complete_until) FROM complete_until) FROM batch_rows"
         )
-        return int(oldest), int(newest), int(complete)
+        return int(newest), int(complete)
+
+    def oldest_row(self) -> int:
+        """Return the oldest receipt of any batch or arrival, epoch milliseconds; 0: there is none."""
+        rows = self._clickhouse.rows(
+            " UNION ALL ".join(f"SELECT toUnixTimestamp64Milli(min(received_at)) FROM {table}" for table in _TABLES)  # noqa: S608 - constants
+        )
+        return min((int(oldest) for (oldest,) in rows if oldest), default=0)
 
     def owed_from(self) -> int:
         """Return the moment before which retention may have deleted events, epoch milliseconds."""

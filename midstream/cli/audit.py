@@ -102,4 +102,4 @@ def _show(report: Report) -> None:
         say(f"note: {note}")
     for what in report.unchecked:
         say(f"not checked: {what}")
-    say("Proven: everything that was received is counted once." if report.proven else "NOT PROVEN.")
+    say(report.verdict)

@@ -232,6 +232,45 @@ def test_nothing_is_proven_before_anything_is_complete(clickhouse: ClickHouse) -
         run(clickhouse)
 
 
+def test_nothing_is_proven_of_what_may_all_be_in_flight(sound: ClickHouse) -> None:
+    for begin, end in ((COMPLETE, None), ("2026-01-02", None), ("2026-01-02", "2026-01-03")):
+        with pytest.raises(NothingCompleteError, match=r"2026-01-01T12:00:00\.000Z"):
+            run(sound, begin, end)
+    sound.command("ALTER TABLE batch_rows DELETE WHERE 1", {"mutations_sync": 2})
+    sound.command("ALTER TABLE learning_events DELETE WHERE 1", {"mutations_sync": 2})
+    empty = run(sound)
+    assert empty.proven
+    assert empty.notes == ["no batch was received in this time"]
+    batch(sound, 1, at="2026-01-01 12:00:01", source="spool")
+    for start in (None, "2026-01-01"):
+        with pytest.raises(NothingCompleteError, match=r"2026-01-01T12:00:01\.000Z"):
+            run(sound, start)
+
+
+class Recorder(ClickHouse):
+    """Keeps what is asked."""
+
+    def __init__(self, clickhouse: ClickHouse) -> None:
+        self.__dict__ = clickhouse.__dict__
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
+        self.asked.append((sql, parameters or {}))
+        return super().rows(sql, parameters)
+
+    def named_rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        self.asked.append((sql, parameters or {}))
+        return super().named_rows(sql, parameters)
+
+
+def test_time_before_the_oldest_row_costs_nothing(sound: ClickHouse) -> None:
+    stored(sound, "of-nobody", [0], "2026-01-01 09:30:00")
+    recorder = Recorder(sound)
+    report = run(recorder, "2000-01-01")
+    assert len(recorder.asked) < 25
+    assert [(one.batch_id, one.event_index) for one in report.findings] == [("of-nobody", 0)]
+
+
 def test_what_retention_deleted_is_not_audited(sound: ClickHouse) -> None:
     sound.command("INSERT INTO retention_rows VALUES ('operational_events', 30, 0, now64(3))")
     batch(sound, 5, at="2025-11-01 00:00:00", collector="c/2", source="spool")
@@ -240,3 +279,5 @@ def test_what_retention_deleted_is_not_audited(sound: ClickHouse) -> None:
     assert report.proven, report.as_dict()
     assert report.counts.batches == 5
     assert "retention" in report.notes[0]
+    with pytest.raises(NothingCompleteError, match="retention"):
+        run(sound, None, "2025-11-02")

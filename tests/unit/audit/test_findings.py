@@ -33,6 +33,11 @@ def test_what_could_not_be_checked_is_not_proven() -> None:
     assert not found.proven
 
 
+def test_the_verdict_says_up_to_which_moment() -> None:
+    assert report().verdict.startswith("Proven up to 1970-01-01T00:00:01.000Z:")
+    assert report(missing=1).verdict == "NOT PROVEN up to 1970-01-01T00:00:01.000Z."
+
+
 def test_findings_beyond_the_limit_are_counted() -> None:
     found = report()
     for number in range(13):
