@@ -52,10 +52,11 @@ class Drainer:
         """
         if seal is not None and shelf.segments:
             await seal()
+        segments = shelf.segments  # at once: the next one that comes is still written to
         for segment in shelf.acknowledged:
             await self._delete(shelf, segment)
         drained = 0
-        for segment in shelf.segments:
+        for segment in segments:
             if _rests(segment):
                 continue
             try:

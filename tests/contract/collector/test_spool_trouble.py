@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 import structlog
 
 from ingest.spool import drain
+from ingest.spool.drain import Drainer
 from ingest.spool.segment import DAMAGED, SegmentFile, list_segments, read_segment, set_aside
 from ingest.spool.shelf import Shelf
+from ingest.spool.spool import Spool
+from midstream.receipt import Receipt
 from midstream.registry.credentials import Issued
 from midstream.settings import Settings
 
@@ -63,6 +67,44 @@ async def test_an_acknowledged_segment_that_cannot_be_deleted_is_not_sent_again(
         monkeypatch.setattr(Shelf, "delete_file", deleting)
         await wait_until(lambda: not list_segments(slot_of(settings)))
     assert len(publisher.drained) == 3
+
+
+async def test_what_is_written_while_an_old_file_is_deleted_waits_for_its_turn(
+    settings: Settings, app_credential: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that is still written to is never read, however long a deletion takes."""
+    publisher, shelf = MemoryPublisher(), Shelf(tmp_path)
+    spool = Spool(shelf, settings)
+
+    async def append(name: str) -> None:
+        make = partial(Receipt, batch_id=name, received_at_ms=1, events=0, bytes=1)
+        await spool.append(b"{}", b"", 1, lambda collector, sequence: make(collector=collector, sequence=sequence))
+
+    deleting = Shelf.delete_file
+
+    def refuse(shelf: Shelf, segment: SegmentFile) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Shelf, "delete_file", refuse)
+    drainer = Drainer(publisher, 1.0)
+    await append("first")
+    await drainer.drain(shelf, spool.seal)
+    [old] = shelf.acknowledged
+    old.rests_until = 0.0
+    loop = asyncio.get_running_loop()
+
+    def append_meanwhile(shelf: Shelf, segment: SegmentFile) -> None:
+        if segment is old:
+            asyncio.run_coroutine_threadsafe(append("second"), loop).result(10)
+        deleting(shelf, segment)
+
+    monkeypatch.setattr(Shelf, "delete_file", append_meanwhile)
+    await drainer.drain(shelf, spool.seal)
+    await append("third")
+    await drainer.drain(shelf, spool.seal)
+    assert [receipt.batch_id for receipt, _, _ in publisher.drained] == ["first", "second", "third"]
+    assert shelf.empty
+    await spool.close(1)
 
 
 async def test_an_adopted_slot_is_kept_while_it_cannot_be_emptied(
