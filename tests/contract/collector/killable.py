@@ -48,10 +48,11 @@ class FolderPublisher:
                 raise NotPublishedError("away")
             receipt = make_receipt(f"{os.getpid()}/0", self._next)
             self._next += 1
-            if not self._unsure.exists():
+            lost = self._unsure.exists()
+            if not lost:
                 self._write(key, encode_receipt(receipt), body)
             await asyncio.sleep(0.002)
-            if self._unsure.exists():
+            if lost or self._unsure.exists():  # what was lost is never acknowledged, whatever comes meanwhile
                 raise OutcomeUnknownError("no acknowledgement", receipt)
         finally:
             release()
