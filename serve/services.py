@@ -62,7 +62,9 @@ class FindsDimensions(Protocol):
 class TracesEvents(Protocol):
     """Tells what became of events."""
 
-    async def trace(self, mids: Sequence[str], *, with_event: bool = False) -> list[Trace]:
+    async def trace(
+        self, mids: Sequence[str], *, with_event: bool = False, credential: str | None = None
+    ) -> list[Trace]:
         """Return the trace of each mid; raise ClickHouseError or TracerBusyError."""
 
 

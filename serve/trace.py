@@ -271,13 +271,12 @@ def read_mids(body: bytes) -> list[str]:
 
 
 async def _trace(services: Services, principal: Principal, mids: Sequence[str], *, with_event: bool) -> list[Trace]:
+    credential = None if principal.role == "operator" else principal.key
     try:
-        traces = await services.tracer.trace(mids, with_event=with_event)
+        traces = await services.tracer.trace(mids, with_event=with_event, credential=credential)
     except TracerBusyError:
         raise ApiError(503, "BUSY", "as many traces as this process takes are under way; try again") from None
     except ClickHouseError as error:
         _log.warning("clickhouse.unavailable", error=str(error))
         raise ApiError(503, "CLICKHOUSE_UNAVAILABLE", "ClickHouse does not answer now; try again") from None
-    if principal.role == "operator":
-        return traces
-    return [seen_by(trace, principal.key) for trace in traces]
+    return traces if credential is None else [seen_by(trace, credential) for trace in traces]

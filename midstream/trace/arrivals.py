@@ -181,7 +181,8 @@ def judge(
 def seen_by(trace: Trace, credential: str) -> Trace:
     """Return what an app may see: the arrivals of its own credential and what became of those, never the event.
 
-    Where an arrival's credential is not known yet, it may be the app's: the trace is then not complete.
+    Where an arrival's credential is not known yet, it may be the app's: the trace is then not complete. Nor is it where
+    none of the app's is among the arrivals that are listed, and there are more.
     """
     own = tuple(one for one in trace.arrivals if one.facts is not None and one.facts.credential == credential)
     outcomes = {arrival.outcome for arrival in own}
@@ -191,7 +192,11 @@ def seen_by(trace: Trace, credential: str) -> Trace:
     return replace(
         trace,
         verdict=verdict,
-        complete=trace.complete and all(arrival.facts is not None for arrival in trace.arrivals),
+        complete=(
+            trace.complete
+            and all(arrival.facts is not None for arrival in trace.arrivals)
+            and (bool(own) or not trace.more_arrivals)
+        ),
         stored=stored,
         reject=_newest_reject(own) if verdict is Verdict.REJECTED else None,
         arrivals=own,

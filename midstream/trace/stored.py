@@ -29,12 +29,16 @@ _MAX_MID_CHARS = 8_000  # a server takes 128 KiB in one parameter, and a charact
 
 # All of one shape, so that one query asks for all: where, mid, the arrival, then what only this kind has.
 _ARRIVAL = "mid, batch_id, toInt64(event_index), toUnixTimestamp64Milli(received_at)"
-_FEWER = "WHERE mid_hash IN ({hashes}) ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"
+_FEWER = """WHERE mid_hash IN ({hashes}) {which}
+ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"""
+# Batches are looked up by their receipt, their primary key. What is not in there yet may be anybody's.
+_NOT_OF_OTHERS = """AND batch_id GLOBAL NOT IN (SELECT batch_id FROM batch_rows WHERE credential != {{credential:String}}
+AND received_at GLOBAL IN (SELECT received_at FROM {table} WHERE mid_hash IN ({hashes})))"""
 _EVENTS = "SELECT '{table}', {arrival}, '', '', '', toInt64(0), toInt64(0) FROM {table} WHERE mid_hash IN ({hashes})"
 _DUPLICATES = """SELECT 'duplicate', {arrival}, first_batch_id, toString(differs), '', toInt64(first_event_index),
-toUnixTimestamp64Milli(first_received_at) FROM duplicate_rows {fewer}"""
+toUnixTimestamp64Milli(first_received_at) FROM duplicate_rows"""
 _REJECTS = """SELECT 'reject', {arrival}, code, pointer, message, toInt64(0), toUnixTimestamp64Milli(stored_at)
-FROM reject_rows {fewer}"""
+FROM reject_rows"""
 _BATCHES = "SELECT batch_id, source, msgid, did, credential, topic, partition, offset FROM batches"
 _BLOCKS = """SELECT toUnixTimestamp64Milli(stored_at), partition, partitions, toUnixTimestamp64Milli(max(visible_at))
 FROM block_rows"""
@@ -76,8 +80,24 @@ class StoredTraces:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def arrivals(self, mids: Mids) -> Found:
-        """Return all arrivals of these mids that have become anything."""
+    def arrivals(self, mids: Mids, credential: str | None = None) -> Found:
+        """Return all arrivals of these mids that have become anything.
+
+        With a ``credential``, arrivals known to be another's are left out of a mid that has more than are listed.
+        """
+        found = self._arrivals(mids, None)
+        if credential is None or not found.cut_off:
+            return found
+        fewer = self._arrivals({mid: mids[mid] for mid in found.cut_off}, credential)
+        # Who stored the mid is not lost with another's duplicate, which names it.
+        named = {
+            mid: [one for one in found.others[mid] if one.evidence is Evidence.NAMED_BY_DUPLICATE]
+            for mid in found.cut_off
+        }
+        others = found.others | {mid: named[mid] + fewer.others.get(mid, []) for mid in named}
+        return Found(found.events, others, fewer.cut_off)
+
+    def _arrivals(self, mids: Mids, credential: str | None) -> Found:
         limit = max(min(MAX_ARRIVALS, _MAX_ARRIVALS_IN_ALL // max(len(mids), 1)), 1)
         events: dict[str, StoredEvent] = {}
         others: dict[str, list[Sighting]] = {}
@@ -86,10 +106,13 @@ class StoredTraces:
         for chunk in _chunks(mids.values()):
             hashes = _numbers(chunk)
             selects = [_EVENTS.format(table=table, arrival=_ARRIVAL, hashes=hashes) for table in EVENT_TABLES]
-            # No FINAL, which would read no projection: repeated rows are the same arrival all the same.
-            fewer = _FEWER.format(hashes=hashes, limit=limit + 1)
-            selects += [select.format(arrival=_ARRIVAL, fewer=fewer) for select in (_DUPLICATES, _REJECTS)]
-            for place, mid, *row in self._rows(" UNION ALL ".join(f"({select})" for select in selects), None):
+            for select, table in ((_DUPLICATES, "duplicate_rows"), (_REJECTS, "reject_rows")):
+                which = "" if credential is None else _NOT_OF_OTHERS.format(table=table, hashes=hashes)
+                # No FINAL, which would read no projection: repeated rows are the same arrival all the same.
+                fewer = _FEWER.format(hashes=hashes, which=which, limit=limit + 1)
+                selects.append(f"{select.format(arrival=_ARRIVAL)} {fewer}")
+            parameters = None if credential is None else {"credential": credential}
+            for place, mid, *row in self._rows(" UNION ALL ".join(f"({select})" for select in selects), parameters):
                 if mid not in mids:  # the whole mid, not its hash
                     continue
                 if place in EVENT_TABLES:

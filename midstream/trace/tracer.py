@@ -44,8 +44,13 @@ class Tracer:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._backlog.close()
 
-    async def trace(self, mids: Sequence[str], *, with_event: bool = False) -> list[Trace]:
+    async def trace(
+        self, mids: Sequence[str], *, with_event: bool = False, credential: str | None = None
+    ) -> list[Trace]:
         """Return the trace of each mid, in order. ``with_event`` adds the stored events' text: for a few mids.
+
+        ``credential`` is that of an app which asks: where not all arrivals are listed, its own come before others'. They
+        are still to be told apart by :func:`midstream.trace.arrivals.seen_by`.
 
         Raises:
             ClickHouseError: ClickHouse does not answer; without Kafka an answer is only not complete.
@@ -58,7 +63,8 @@ class Tracer:
         try:
             async with self._running:
                 with TRACE_SECONDS.time():
-                    traces = await self._trace({mid: hash_mid(mid) for mid in mids if is_searchable(mid)}, with_event)
+                    hashes = {mid: hash_mid(mid) for mid in mids if is_searchable(mid)}
+                    traces = await self._trace(hashes, with_event, credential)
         finally:
             self._waiting -= 1
             TRACES_WAITING.dec()
@@ -68,13 +74,13 @@ class Tracer:
             TRACES.labels(trace.verdict.value).inc()
         return result
 
-    async def _trace(self, mids: dict[str, int], with_event: bool) -> dict[str, Trace]:
+    async def _trace(self, mids: dict[str, int], with_event: bool, credential: str | None) -> dict[str, Trace]:
         if not mids:
             return {}
         seen = await self._backlog.search(mids)
-        found = await self._ask(self._stored.arrivals, mids)
+        found = await self._ask(self._stored.arrivals, mids, credential)
         if any(_is_named_only(found, mid) for mid in found.others):  # stored just now, or deleted by retention
-            found = await self._ask(self._stored.arrivals, mids)
+            found = await self._ask(self._stored.arrivals, mids, credential)
         events = found.events
         sightings: dict[str, list[Sighting]] = {
             mid: [
@@ -125,4 +131,4 @@ class Tracer:
 
 def _is_named_only(found: Found, mid: str) -> bool:
     """Whether a duplicate of the mid is there without its event."""
-    return mid not in found.events and any(one.evidence is Evidence.DUPLICATE for one in found.others[mid])
+    return mid not in found.events and any(one.evidence is Evidence.NAMED_BY_DUPLICATE for one in found.others[mid])

@@ -75,6 +75,7 @@ class FakeTracer:
     def __init__(self) -> None:
         self.traces: dict[str, Trace] = {}
         self.asked: list[str] = []
+        self.credentials: list[str | None] = []
         self.complete = True
         self.away = False
         self.busy = False
@@ -93,12 +94,15 @@ class FakeTracer:
         ]
         self.traces[mid] = judge(mid, sightings, stored=Stored("learning_events", 1_700_000_000_500), event=event)
 
-    async def trace(self, mids: Sequence[str], *, with_event: bool = False) -> list[Trace]:
+    async def trace(
+        self, mids: Sequence[str], *, with_event: bool = False, credential: str | None = None
+    ) -> list[Trace]:
         if self.busy:
             raise TracerBusyError
         if self.away:
             raise ClickHouseError("no answer from ClickHouse: secret-host", None)
         self.asked += mids
+        self.credentials.append(credential)
         found = [self.traces.get(mid) or judge(mid, [], complete=self.complete) for mid in mids]
         return [one if with_event else replace(one, event=None) for one in found]
 

@@ -166,6 +166,15 @@ async def test_many_of_an_app_are_its_own(
     assert [one["verdict"] for one in reply.json()["traces"]] == ["stored", "unknown"]
 
 
+async def test_arrivals_of_an_app_are_asked_for_by_its_credential(
+    client: httpx.AsyncClient, operator: dict[str, str], app_token: dict[str, str], tracer: FakeTracer
+) -> None:
+    for headers in (app_token, operator):
+        await client.get("/v1/trace/M", headers=headers)
+        await client.post("/v1/trace", json={"mids": ["M"]}, headers=headers)
+    assert tracer.credentials == ["app", "app", None, None]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

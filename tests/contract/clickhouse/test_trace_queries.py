@@ -145,6 +145,40 @@ def test_arrivals_beyond_the_limit_are_said_to_be_there(clickhouse: ClickHouse, 
     assert "last" not in {one.batch_id for one in found.others["many"]}
 
 
+@pytest.mark.parametrize("table", ["duplicate_rows", "reject_rows"])
+def test_an_apps_own_arrivals_are_not_crowded_out_by_others(
+    clickhouse: ClickHouse, traces: StoredTraces, watched: Watched, table: str
+) -> None:
+    """``others`` come first, and are more than are listed; then ``own``, and one whose batch is not written yet."""
+    more = ", first_batch_id" if table == "duplicate_rows" else ", code"
+    for batch, first, count in (("'others'", 0, 2 * MAX_ARRIVALS), ("'own'", 9_000, 3), ("'late'", 9_500, 1)):
+        clickhouse.rows(
+            f"INSERT INTO {table} (mid, batch_id, event_index, received_at{more}) SELECT 'm', {batch}, number,"
+            f" fromUnixTimestamp64Milli(1790000000000 + {first} + toInt64(number), 'UTC'), 'first' FROM numbers({count})"
+        )
+        if batch != "'late'":
+            clickhouse.rows(
+                f"INSERT INTO batch_rows (batch_id, received_at, credential) SELECT {batch},"
+                f" fromUnixTimestamp64Milli(1790000000000 + {first} + toInt64(number), 'UTC'), {batch}"
+                f" FROM numbers({count})"
+            )
+    mids = hashed("m", *(f"x{number}" for number in range(30)))  # as in a POST
+    for asked in (hashed("m"), mids):
+        everything = traces.arrivals(asked)
+        assert everything.cut_off == {"m"}
+        assert "own" not in {one.batch_id for one in everything.others["m"]}
+        found = traces.arrivals(asked, "own")
+        places = {one.key for one in found.others["m"] if one.evidence is not Evidence.NAMED_BY_DUPLICATE}
+        assert places == {("own", 0), ("own", 1), ("own", 2), ("late", 0)}
+        assert found.cut_off == frozenset()
+        named = {one.batch_id for one in found.others["m"]} - {"own", "late"}
+        assert named == ({"first"} if table == "duplicate_rows" else set())
+    assert traces.arrivals(hashed("m"), "others").cut_off == {"m"}
+    watched.queries.clear()
+    traces.arrivals(hashed("x1"), "own")
+    assert len(watched.queries) == 1  # what fits is asked for once
+
+
 def insert_batches(clickhouse: ClickHouse, *rows: tuple[str, int, int]) -> None:
     """``rows``: batch_id, receipt in epoch milliseconds, offset."""
     for batch_id, at_ms, offset in rows:

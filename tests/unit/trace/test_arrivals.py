@@ -178,3 +178,8 @@ def test_no_app_sees_what_is_anothers(all_: list[Sighting]) -> None:
     assert all(arrival.facts is not None and arrival.facts.credential == "app" for arrival in view.arrivals)
     if not view.arrivals:
         assert (view.verdict, view.stored, view.reject) == (Verdict.UNKNOWN, None, None)
+
+
+def test_an_app_whose_arrivals_may_not_be_listed_is_not_told_that_there_are_none() -> None:
+    others = judge("m", [seen()], batches={"b1": facts("other")}, more_arrivals=True)
+    assert (seen_by(others, "app").complete, seen_by(others, "other").complete) == (False, True)
