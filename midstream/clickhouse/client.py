@@ -43,7 +43,10 @@ _DATA_CODES = frozenset(
         469,  # VIOLATED_CONSTRAINT
     }
 )
-_DROPPED_INSERTS = "SELECT sum(value) FROM system.events WHERE event = 'DuplicatedInsertedBlocks'"
+_DROPPED_INSERTS = (
+    "SELECT sum(value), toInt64(toUnixTimestamp(now())) - toInt64(uptime()) FROM system.events "
+    "WHERE event = 'DuplicatedInsertedBlocks'"
+)
 
 
 class ClickHouseError(Exception):
@@ -192,11 +195,13 @@ class ClickHouse:
             time.sleep(delay_s)
             delay_s = min(delay_s * 3, 5.0)
 
-    def dropped_inserts(self) -> int | None:
-        """Return how many blocks the server has dropped since its start because it knew their token; None if it does
-        not say. Unchanged over an insert, it proves that the insert was not dropped."""
+    def dropped_inserts(self) -> tuple[int, int] | None:
+        """Return how many blocks the server has dropped since its start because it knew their token, and when that was
+        (epoch seconds); None if it does not say. Unchanged over an insert, they prove that the insert was not
+        dropped: without the start, a restart in between could hide one."""
         try:
-            return int(self.rows(_DROPPED_INSERTS)[0][0])
+            dropped, started_s = self.rows(_DROPPED_INSERTS)[0]
+            return int(dropped), int(started_s)
         except ClickHouseError:
             return None
 

@@ -111,8 +111,8 @@ class Connection(ClickHouse):
     def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Any:
         return []
 
-    def dropped_inserts(self) -> int | None:
-        return 0
+    def dropped_inserts(self) -> tuple[int, int] | None:
+        return 0, 0
 
     def insert_stream(self, table: str, columns: Any, body: bytes, token: str, **_: Any) -> None:
         with pa.ipc.open_stream(body) as reader:
