@@ -10,7 +10,7 @@ no worker is left that could seal one more:
   died, or is frozen, is a member until its session times out, and has lost its lease by then).
 - Then it waits until the first block of each partition that is not stored yet is sealed under the new number: blocks of
   a partition lie in order, so that no older one is left.
-- Only then does it join, and looks once more at the members: of two that start at once, one sees the other.
+- Only then does it join, and looks once more at both: of two that start at once, one sees the other.
 
 So whoever sees a block under the new number knows that everything older is stored. A ``store`` worker needs that for
 its cache: mids of its new partitions may have been stored by others, from older blocks, after it read what is stored.
@@ -22,13 +22,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 
 from midstream import topics
-from midstream.kafka.admin import committed_offsets, member_ids, partitions_of_topics
+from midstream.kafka.admin import COORDINATOR_AWAY, certain_offsets, member_ids, partitions_of_topics
 from midstream.kafka.sealing import other_members
 from midstream.logs import get_logger
 from midstream.metrics import WAITING_FOR_STORE_BLOCKS
@@ -40,6 +41,7 @@ log = get_logger(__name__)
 _POLL_S = 0.5
 _SAY_S = 10.0
 _FETCH_S = 5.0
+_CLIENT = "midstream-validate-start"
 
 
 class PartitionsChangedError(Exception):
@@ -68,6 +70,23 @@ async def _connected(settings: Settings, name: str) -> AsyncIterator[tuple[AIOKa
         await admin.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Older:
+    """What is there of another number of partitions than ``telemetry.valid`` has."""
+
+    partitions: int
+    """The number that it has."""
+    members: list[str]
+    """Of ``validate``'s group, that seal under another one."""
+    blocks: int
+    """At least so many wait for ``store``; not looked for while there are such members."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing."""
+        return not self.members and not self.blocks
+
+
 async def wait_for_older_blocks(settings: Settings) -> int:
     """Wait until blocks may be sealed under the number of partitions that ``telemetry.valid`` has now; return it.
 
@@ -75,38 +94,43 @@ async def wait_for_older_blocks(settings: Settings) -> int:
         KafkaError, TimeoutError: Kafka does not answer.
     """
     said_at = float("-inf")
-    async with _connected(settings, "midstream-validate-start") as (admin, consumer):
+    async with _connected(settings, _CLIENT) as (admin, consumer):
         while True:
-            async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
-                partitions = (await partitions_of_topics(admin))[topics.VALID.name]
-                others = other_members(await member_ids(admin, topics.GROUP_VALIDATE), partitions)
-                waiting = {} if others else await _waiting_blocks(admin, consumer, partitions)
-            older = await _first_older(consumer, waiting, partitions)
-            WAITING_FOR_STORE_BLOCKS.set(older)
-            if not others and not older:
-                return partitions
+            try:
+                older = await _look(settings, admin, consumer)
+            except COORDINATOR_AWAY as error:
+                why = {"error": repr(error)}
+            else:
+                WAITING_FOR_STORE_BLOCKS.set(older.blocks)
+                if older.is_nothing:
+                    return older.partitions
+                why = asdict(older)
             if time.monotonic() - said_at >= _SAY_S:
                 said_at = time.monotonic()
-                log.warning("validate.waits_for_older_blocks", partitions=partitions, members=others, blocks=older)
+                log.warning("validate.waits_for_older_blocks", **why)
             await asyncio.sleep(_POLL_S)
 
 
-async def check_members(settings: Settings, partitions: int) -> None:
-    """Make sure, having joined, that nobody in the group seals under another number.
+async def check_older(settings: Settings, partitions: int) -> None:
+    """Make sure, having joined, that there is nothing of another number: no member of the group, and no block that is
+    not stored.
 
     Raises:
-        PartitionsChangedError: somebody does.
-        KafkaError, TimeoutError: Kafka does not answer.
+        PartitionsChangedError: there is.
+        KafkaError, TimeoutError: Kafka does not answer, or cannot tell now.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, client_id="midstream-validate-start")
-    try:
-        async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
-            await admin.start()
-            others = other_members(await member_ids(admin, topics.GROUP_VALIDATE), partitions)
-    finally:
-        await admin.close()
-    if others:
-        raise PartitionsChangedError(f"{others} seal under another number of partitions than {partitions}")
+    async with _connected(settings, _CLIENT) as (admin, consumer):
+        older = await _look(settings, admin, consumer)
+    if older.partitions != partitions or not older.is_nothing:
+        raise PartitionsChangedError(f"this worker would seal under {partitions} partitions, and there is {older}")
+
+
+async def _look(settings: Settings, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> _Older:
+    async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
+        partitions = (await partitions_of_topics(admin))[topics.VALID.name]
+        members = other_members(await member_ids(admin, topics.GROUP_VALIDATE), partitions)
+        waiting = {} if members else await _waiting_blocks(admin, consumer, partitions)
+    return _Older(partitions, members, await _first_older(consumer, waiting, partitions))
 
 
 async def older_are_stored(settings: Settings, partitions: int) -> bool:
@@ -143,7 +167,7 @@ async def _waiting_blocks(
     everywhere = [TopicPartition(topics.VALID.name, partition) for partition in range(partitions)]
     ends: Mapping[TopicPartition, int] = await consumer.end_offsets(everywhere)
     starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(everywhere)
-    stored = await committed_offsets(admin, topics.GROUP_STORE)
+    stored = await certain_offsets(admin, topics.GROUP_STORE, everywhere)
     first = {tp: max(stored.get(tp, 0), starts[tp]) for tp in everywhere}
     return {tp: (first[tp], ends[tp]) for tp in everywhere if first[tp] < ends[tp]}
 

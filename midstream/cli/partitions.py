@@ -81,12 +81,15 @@ def _wait(settings: Settings, number: int, timeout_s: int) -> None:
 
     began = said_at = time.monotonic()
     while True:
-        numbers = list(numbers_of(_ask(settings, _members)).values())
+        members = _ask(settings, _members)
+        numbers = list(numbers_of(members or []).values())
         old = sum(one != number for one in numbers)
         if numbers and not old:
             say(f"{len(numbers)} validate worker(s) seal under {number} partitions")
             return
         what = f"{old} validate worker(s) have not left yet" if old else "`validate` waits for `store`, or does not run"
+        if members is None:
+            what = "Kafka's group coordinator cannot tell now"
         now = time.monotonic()
         if now - began >= timeout_s:
             raise Refused(
@@ -113,11 +116,15 @@ async def _add(admin: AIOKafkaAdminClient, topic: str, number: int) -> None:
     await add_partitions(admin, topic, number)
 
 
-async def _members(admin: AIOKafkaAdminClient) -> list[str]:
+async def _members(admin: AIOKafkaAdminClient) -> list[str] | None:
+    """Return the members of ``validate``'s group; None while Kafka cannot tell."""
     from midstream import topics
-    from midstream.kafka.admin import member_ids
+    from midstream.kafka.admin import COORDINATOR_AWAY, member_ids
 
-    return await member_ids(admin, topics.GROUP_VALIDATE)
+    try:
+        return await member_ids(admin, topics.GROUP_VALIDATE)
+    except COORDINATOR_AWAY:
+        return None
 
 
 def _ask(settings: Settings, question: Callable[[AIOKafkaAdminClient], Coroutine[Any, Any, T]]) -> T:

@@ -159,12 +159,10 @@ async def member_ids(admin: AIOKafkaAdminClient, group: str) -> list[str]:
     session times out.
 
     Raises:
-        KafkaError: Kafka cannot tell now.
+        KafkaError: Kafka cannot tell now; one of :data:`COORDINATOR_AWAY` if the group's coordinator cannot. That is
+            no group without members.
     """
-    try:
-        [response] = await admin.describe_consumer_groups([group])
-    except GroupCoordinatorNotAvailableError:
-        return []  # Kafka makes the coordinators' topic when the first group comes
+    [response] = await admin.describe_consumer_groups([group])
     [described] = response.groups
     if described[0]:
         raise for_code(described[0])(f"group {group} cannot be described")

@@ -16,7 +16,7 @@ from midstream.logs import get_logger
 from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
 from processors.attempts import Attempts
-from processors.growth import PartitionsChangedError, check_members, wait_for_older_blocks
+from processors.growth import PartitionsChangedError, check_older, wait_for_older_blocks
 from processors.remade import TopicGuard
 from processors.store.lease import Lease
 from processors.validate.round import Round
@@ -69,7 +69,7 @@ class Validator:
             raise PartitionsChangedError(
                 f"{topics.VALID.name} has {self._valid_partitions} partitions, and had {self.expected_partitions}"
             )
-        await check_members(self._settings, self._valid_partitions)
+        await check_older(self._settings, self._valid_partitions)
         log.info("validate.started", valid_partitions=self._valid_partitions)
 
     @property

@@ -1,4 +1,9 @@
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 import pytest
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from midstream.kafka.sealing import numbers_of, other_members, sign
 from tests.unit.cli.conftest import Run
@@ -25,3 +30,38 @@ def test_members_say_under_how_many_partitions_they_seal() -> None:
     assert numbers_of([named, unnamed, old, "", f"worker-p3-{UUID}-x"]) == {named: 4, unnamed: 12}
     assert other_members([named, unnamed, old], 12) == [named]
     assert other_members([unnamed, old], 12) == []
+
+
+def test_growth_waits_while_the_coordinator_cannot_tell(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from midstream.cli import partitions
+    from midstream.kafka import admin
+
+    answers = [GroupCoordinatorNotAvailableError(), [], [f"{sign('v', 4)}-{UUID}"], [f"{sign('v', 8)}-{UUID}"]]
+
+    async def member_ids(*_: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def count(*_: object) -> dict[str, int]:
+        return {"telemetry.valid": 8}
+
+    def ask(_: object, question: Callable[[Any], Coroutine[Any, Any, Any]]) -> object:
+        return asyncio.run(question(None))
+
+    monkeypatch.setattr(admin, "member_ids", member_ids)
+    monkeypatch.setattr(partitions, "_count", count)
+    monkeypatch.setattr(partitions, "_ask", ask)
+    monkeypatch.setattr(partitions, "_POLL_S", 0)
+    monkeypatch.setattr(partitions, "_SAY_S", 0)
+    result = run("partitions", "grow", "8")
+    assert result.exit_code == 0, result.stderr
+    said = [
+        "has 8 partitions",
+        "coordinator cannot tell",
+        "waits for `store`",
+        "1 validate worker(s) have not",
+        "seal under 8",
+    ]
+    assert [text in line for text, line in zip(said, result.stderr.splitlines(), strict=True)] == [True] * 5
