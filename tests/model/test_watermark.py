@@ -10,7 +10,7 @@ from tests.model.watermark import Rules, Watermark
 _MAX_STATES = 200_000
 
 
-def explored(rules: Rules | None = None, **sizes: int) -> Explored:
+def explored(sizes: dict[str, int], rules: Rules | None = None) -> Explored:
     model = Watermark(rules, **sizes)
     found = explore(model.initial(), model.successors, model.violation, model.is_done, _MAX_STATES)
     print(f"watermark {sizes}: {found}")
@@ -24,7 +24,7 @@ _TWO = {"batches": 1, "slots": 2, "last": 1}
 
 @pytest.mark.parametrize("sizes", [_CHAIN, _MARKS, _TWO], ids=["the chain", "one collector", "two collectors"])
 def test_no_state_claims_too_much(sizes: dict[str, int]) -> None:
-    found = explored(**sizes)
+    found = explored(sizes)
     assert not found.violation, str(found)
     assert found.states > 1_000
 
@@ -49,6 +49,6 @@ def test_no_state_claims_too_much(sizes: dict[str, int]) -> None:
     ],
 )
 def test_a_broken_rule_is_found_out(rules: Rules, sizes: dict[str, int], breaks: str) -> None:
-    found = explored(rules, **sizes)
+    found = explored(sizes, rules)
     assert found.violation.startswith(breaks), str(found)
     assert found.trace
