@@ -32,7 +32,8 @@ _ARRIVAL = "mid, batch_id, toInt64(event_index), toUnixTimestamp64Milli(received
 _FEWER = """WHERE mid_hash IN ({hashes}) {which}
 ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"""
 # Batches are looked up by their receipt, their primary key. What is not in there yet may be anybody's.
-_NOT_OF_OTHERS = """AND batch_id GLOBAL NOT IN (SELECT batch_id FROM batch_rows WHERE credential != {{credential:String}}
+_NOT_OF_OTHERS = """AND batch_id GLOBAL NOT IN (
+SELECT batch_id FROM batch_rows WHERE credential != {{credential:String}}
 AND received_at GLOBAL IN (SELECT received_at FROM {table} WHERE mid_hash IN ({hashes})))"""
 _EVENTS = "SELECT '{table}', {arrival}, '', '', '', toInt64(0), toInt64(0) FROM {table} WHERE mid_hash IN ({hashes})"
 _DUPLICATES = """SELECT 'duplicate', {arrival}, first_batch_id, toString(differs), '', toInt64(first_event_index),

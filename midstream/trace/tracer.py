@@ -13,6 +13,7 @@ from midstream.metrics import TRACE_SECONDS, TRACES, TRACES_WAITING
 from midstream.settings import Settings
 from midstream.trace.arrivals import BatchFacts, Evidence, Sighting, Stored, Trace, judge
 from midstream.trace.backlog import BacklogSearch, Seen
+from midstream.trace.elsewhere import Elsewhere
 from midstream.trace.needles import is_searchable
 from midstream.trace.stored import Found, Rows, StoredTraces
 from processors.validate.split import hash_mid
@@ -34,6 +35,7 @@ class Tracer:
     def __init__(self, settings: Settings, judge_events: Judge, rows: Rows) -> None:
         self._backlog = BacklogSearch(settings, judge_events)
         self._stored = StoredTraces(rows)
+        self._elsewhere = Elsewhere(rows, settings.spool_folder)
         self._timeout_s = settings.clickhouse_timeout_ms / 1000
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="trace")
         self._running = asyncio.Semaphore(_MAX_RUNNING)
@@ -49,8 +51,8 @@ class Tracer:
     ) -> list[Trace]:
         """Return the trace of each mid, in order. ``with_event`` adds the stored events' text: for a few mids.
 
-        ``credential`` is that of an app which asks: where not all arrivals are listed, its own come before others'. They
-        are still to be told apart by :func:`midstream.trace.arrivals.seen_by`.
+        ``credential`` is that of an app which asks: where not all arrivals are listed, its own come before others'. It
+        may see what :func:`midstream.trace.arrivals.seen_by` leaves.
 
         Raises:
             ClickHouseError: ClickHouse does not answer; without Kafka an answer is only not complete.
@@ -77,6 +79,7 @@ class Tracer:
     async def _trace(self, mids: dict[str, int], with_event: bool, credential: str | None) -> dict[str, Trace]:
         if not mids:
             return {}
+        may_be_elsewhere = await self._ask(self._elsewhere.may_hold)
         seen = await self._backlog.search(mids)
         found = await self._ask(self._stored.arrivals, mids, credential)
         if any(_is_named_only(found, mid) for mid in found.others):  # stored just now, or deleted by retention
@@ -102,7 +105,7 @@ class Tracer:
                 sightings[mid],
                 stored=Stored(stored[mid].table, stored[mid].stored_at_ms, visible.get(mid)) if mid in stored else None,
                 batches=batches,
-                complete=seen.complete,
+                complete=seen.complete and not may_be_elsewhere,
                 more_arrivals=mid in found.cut_off,
                 event=details[mid].raw if mid in details else None,
             )

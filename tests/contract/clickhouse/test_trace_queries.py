@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from midstream.clickhouse.client import ClickHouse
 from midstream.trace.arrivals import BatchFacts, Evidence, Reject, Sighting, Stored
+from midstream.trace.elsewhere import Elsewhere
 from midstream.trace.stored import MAX_ARRIVALS, Found, StoredTraces
 from processors.validate.split import hash_mid
 from tests.contract.clickhouse.test_insert import cache, record, storer
@@ -154,7 +157,8 @@ def test_an_apps_own_arrivals_are_not_crowded_out_by_others(
     for batch, first, count in (("'others'", 0, 2 * MAX_ARRIVALS), ("'own'", 9_000, 3), ("'late'", 9_500, 1)):
         clickhouse.rows(
             f"INSERT INTO {table} (mid, batch_id, event_index, received_at{more}) SELECT 'm', {batch}, number,"
-            f" fromUnixTimestamp64Milli(1790000000000 + {first} + toInt64(number), 'UTC'), 'first' FROM numbers({count})"
+            f" fromUnixTimestamp64Milli(1790000000000 + {first} + toInt64(number), 'UTC'), 'first'"
+            f" FROM numbers({count})"
         )
         if batch != "'late'":
             clickhouse.rows(
@@ -261,3 +265,48 @@ def test_many_mids_are_few_queries(clickhouse: ClickHouse, traces: StoredTraces,
     found = traces.arrivals(hashed(*mids)).events
     assert len(traces.details(found, hashed(*mids), with_raw=False)) == 1_000
     assert len(watched.queries) == 2
+
+
+def mark(clickhouse: ClickHouse, name: str, at_s: float, *, is_open: bool = True, batches: int = 0) -> None:
+    clickhouse.rows(
+        "INSERT INTO collector_rows (id, low, at, open, spooled_batches) SELECT {id:String},"
+        " fromUnixTimestamp64Milli({at:Int64}, 'UTC') AS moment, moment, {open:Bool}, {batches:UInt64}",
+        {"id": name, "at": 1_790_000_000_000 + round(at_s * 1000), "open": is_open, "batches": batches},
+    )
+
+
+def test_another_hosts_spool_is_known_by_its_marks(clickhouse: ClickHouse, tmp_path: Path) -> None:
+    def may_hold() -> bool:
+        return Elsewhere(clickhouse.rows, tmp_path).may_hold()
+
+    assert not may_hold()  # a pipeline without marks yet
+    mark(clickhouse, "ours", 0, batches=3)
+    assert may_hold()
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "state.json").write_text(json.dumps({"id": "ours", "open": True}))
+    assert not may_hold()  # our own is searched
+    mark(clickhouse, "theirs", 0)
+    assert not may_hold()
+    mark(clickhouse, "theirs", 1, batches=1)
+    assert may_hold()
+    mark(clickhouse, "theirs", 2)
+    assert not may_hold()
+    mark(clickhouse, "ours", 32)
+    assert not may_hold()
+    mark(clickhouse, "ours", 32.001)
+    assert may_hold()  # not heard of for longer than 30 s
+    mark(clickhouse, "theirs", 2.001, is_open=False)  # retired
+    assert not may_hold()
+    (tmp_path / "0" / "state.json").write_text("[")
+    assert not may_hold()
+    mark(clickhouse, "ours", 33, batches=1)
+    assert may_hold()
+
+
+def test_marks_are_asked_for_once_a_second(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr("midstream.trace.elsewhere.time.monotonic", lambda: now_s[0])
+    elsewhere = Elsewhere(watched.rows, tmp_path)
+    for now_s[0], asked in ((100.0, 1), (100.9, 1), (101.0, 2), (101.5, 2)):
+        elsewhere.may_hold()
+        assert len(watched.queries) == asked

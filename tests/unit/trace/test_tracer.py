@@ -32,6 +32,7 @@ class World:
         self.backlog = Seen(deadline_s=0)
         self.late: dict[str, BatchFacts] = {}
         self.arrivals: list[tuple[Any, ...]] = []
+        self.suspects: list[tuple[str]] = []
         self.go_on = threading.Event()
         self.go_on.set()
         self.away = False
@@ -51,6 +52,9 @@ class World:
         assert self.go_on.wait(20)
         if self.away:
             raise ClickHouseError("away", None)
+        if "FROM collectors" in sql:
+            self.asked.append("collectors")
+            return self.suspects
         if "UNION ALL" in sql:
             self.asked.append("arrivals")
             return self.arrivals
@@ -78,9 +82,19 @@ async def test_clickhouse_is_asked_last_so_that_nothing_slips_through(world: Wor
     world.backlog.sightings["m"] = [Sighting(Evidence.BACKLOG, "b1", 0, AT_MS, facts=FACTS)]
     world.arrivals = [stored("m")]
     (trace,) = await tracer.trace(["m"])
-    assert world.asked == ["backlog", "arrivals"]
+    assert world.asked == ["collectors", "backlog", "arrivals"]
     assert [(one.outcome, one.facts) for one in trace.arrivals] == [(Outcome.STORED, FACTS)]
     await tracer.close()
+
+
+async def test_what_another_hosts_spool_may_hold_makes_an_answer_incomplete(
+    world: World, judge: Judge, tmp_path: Path
+) -> None:
+    for world.suspects, complete in ([], True), ([("another",)], False):
+        tracer = Tracer(Settings(home=tmp_path), judge, world.rows)
+        (trace,) = await tracer.trace(["never"])
+        assert (trace.verdict, trace.complete) == (Verdict.UNKNOWN, complete)
+        await tracer.close()
 
 
 async def test_a_batch_that_is_not_written_yet_is_looked_for_in_kafka(world: World, judge: Judge) -> None:
@@ -100,7 +114,7 @@ async def test_a_duplicate_without_its_event_is_asked_for_again(world: World, ju
     tracer = Tracer(Settings(), judge, world.rows)
     world.arrivals = [("duplicate", "m", "b2", 1, AT_MS + 5, "b1", "true", "", 0, AT_MS)]
     (trace,) = await tracer.trace(["m"])
-    assert world.asked == ["backlog", "arrivals", "arrivals"]
+    assert world.asked == ["collectors", "backlog", "arrivals", "arrivals"]
     assert (trace.verdict, trace.stored) == (Verdict.STORED, None)
     assert [(one.batch_id, one.outcome, one.differs) for one in trace.arrivals] == [
         ("b1", Outcome.STORED, None),
