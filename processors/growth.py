@@ -10,7 +10,10 @@ no worker is left that could seal one more:
   died, or is frozen, is a member until its session times out, and has lost its lease by then).
 - Then it waits until the first block of each partition that is not stored yet is sealed under the new number: blocks of
   a partition lie in order, so that no older one is left.
-- Only then does it join, and looks once more at both: of two that start at once, one sees the other.
+- A worker that was cut off from Kafka is no member any more, but may still have a block to send, and sends it when the
+  cut heals, before its own time limits end it. So where no block is sealed under the new number yet, all of this has to
+  be seen for as long as such a worker can live: the session timeout, and the time limit for Kafka twice.
+- Only then does it join, and looks once more at the first two: of two that start at once, one sees the other.
 
 So whoever sees a block under the new number knows that everything older is stored. A ``store`` worker needs that for
 its cache: mids of its new partitions may have been stored by others, from older blocks, after it read what is stored.
@@ -23,6 +26,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -39,6 +43,7 @@ from midstream.settings import Settings
 log = get_logger(__name__)
 
 _POLL_S = 0.5
+_HOLD_POLL_S = 2.0
 _SAY_S = 10.0
 _FETCH_S = 5.0
 _CLIENT = "midstream-validate-start"
@@ -71,7 +76,7 @@ async def _connected(settings: Settings, name: str) -> AsyncIterator[tuple[AIOKa
 
 
 @dataclass(frozen=True, slots=True)
-class _Older:
+class Older:
     """What is there of another number of partitions than ``telemetry.valid`` has."""
 
     partitions: int
@@ -93,22 +98,59 @@ async def wait_for_older_blocks(settings: Settings) -> int:
     Raises:
         KafkaError, TimeoutError: Kafka does not answer.
     """
+    hold = Hold(settings)
     said_at = float("-inf")
     async with _connected(settings, _CLIENT) as (admin, consumer):
         while True:
+            why: dict[str, Any]
+            begun_at = time.monotonic()
             try:
                 older = await _look(settings, admin, consumer)
+                is_over = older.is_nothing and await _is_begun(settings, consumer, older.partitions)
             except COORDINATOR_AWAY as error:
+                hold.begin_anew()
                 why = {"error": repr(error)}
             else:
                 WAITING_FOR_STORE_BLOCKS.set(older.blocks)
-                if older.is_nothing:
+                if is_over or hold.is_over(older, begun_at, time.monotonic()):
                     return older.partitions
-                why = asdict(older)
+                why = asdict(older) | {"held_for_s": hold.held_for_s(begun_at), "of_s": hold.limit_s}
             if time.monotonic() - said_at >= _SAY_S:
                 said_at = time.monotonic()
                 log.warning("validate.waits_for_older_blocks", **why)
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_HOLD_POLL_S if hold.is_on else _POLL_S)
+
+
+class Hold:
+    """How long nothing of another number has been seen. Pure: is told the time, seconds of a monotonic clock."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.limit_s = (settings.kafka_session_timeout_ms + 2 * settings.kafka_timeout_ms) / 1000
+        """A worker that Kafka has given up cannot live for longer: it may have begun a block at the end of its session,
+        waits once to hand it over and once for it to be durable, and ends."""
+        self._partitions = 0
+        self._since = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether nothing was seen at the last look."""
+        return self._partitions > 0
+
+    def begin_anew(self) -> None:
+        """Something was seen, or nothing can be said."""
+        self._partitions = 0
+
+    def is_over(self, older: Older, begun_at: float, ended_at: float) -> bool:
+        """Take a look that was begun and ended at these times; tell whether it has been long enough."""
+        if not older.is_nothing:
+            self.begin_anew()
+        elif older.partitions != self._partitions:
+            self._partitions, self._since = older.partitions, ended_at
+        return self.is_on and begun_at - self._since >= self.limit_s
+
+    def held_for_s(self, now: float) -> float:
+        """Return for how long nothing has been seen."""
+        return round(max(now - self._since, 0.0), 1) if self.is_on else 0.0
 
 
 async def check_older(settings: Settings, partitions: int) -> None:
@@ -125,12 +167,12 @@ async def check_older(settings: Settings, partitions: int) -> None:
         raise PartitionsChangedError(f"this worker would seal under {partitions} partitions, and there is {older}")
 
 
-async def _look(settings: Settings, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> _Older:
+async def _look(settings: Settings, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> Older:
     async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
         partitions = (await partitions_of_topics(admin))[topics.VALID.name]
         members = other_members(await member_ids(admin, topics.GROUP_VALIDATE), partitions)
         waiting = {} if members else await _waiting_blocks(admin, consumer, partitions)
-    return _Older(partitions, members, await _first_older(consumer, waiting, partitions))
+    return Older(partitions, members, await _first_older(consumer, waiting, partitions))
 
 
 async def older_are_stored(settings: Settings, partitions: int) -> bool:
@@ -141,14 +183,7 @@ async def older_are_stored(settings: Settings, partitions: int) -> bool:
         KafkaError, TimeoutError: Kafka does not answer.
     """
     async with _connected(settings, "midstream-store-load") as (_, consumer):
-        everywhere = [TopicPartition(topics.VALID.name, partition) for partition in range(partitions)]
-        async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
-            ends: Mapping[TopicPartition, int] = await consumer.end_offsets(everywhere)
-            starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(everywhere)
-        for tp in everywhere:
-            if starts[tp] < ends[tp] and await _number_at(consumer, tp, ends[tp] - 1) == partitions:
-                return True
-        return False
+        return await _is_newest(consumer, await _bounds(settings, consumer, partitions), partitions)
 
 
 def sealed_under(value: bytes) -> int:
@@ -157,6 +192,36 @@ def sealed_under(value: bytes) -> int:
         return int(decode_record(topics.VALID.name, value)["partitions"])
     except RecordError:
         return 0
+
+
+async def _bounds(
+    settings: Settings, consumer: AIOKafkaConsumer, partitions: int
+) -> dict[TopicPartition, tuple[int, int]]:
+    """Return of each partition the first offset and the end."""
+    everywhere = [TopicPartition(topics.VALID.name, partition) for partition in range(partitions)]
+    async with asyncio.timeout(settings.kafka_timeout_ms / 1000):
+        ends: Mapping[TopicPartition, int] = await consumer.end_offsets(everywhere)
+        starts: Mapping[TopicPartition, int] = await consumer.beginning_offsets(everywhere)
+    return {tp: (starts[tp], ends[tp]) for tp in everywhere}
+
+
+async def _is_newest(
+    consumer: AIOKafkaConsumer, bounds: Mapping[TopicPartition, tuple[int, int]], partitions: int
+) -> bool:
+    """Whether a partition's newest block is sealed under this number of partitions."""
+    for tp, (start, end) in bounds.items():  # one after the other: each may be as long as a message can be
+        if start < end and await _number_at(consumer, tp, end - 1) == partitions:
+            return True
+    return False
+
+
+async def _is_begun(settings: Settings, consumer: AIOKafkaConsumer, partitions: int) -> bool:
+    """Whether blocks are sealed under this number already, or none ever was under another one: the topic is as it was
+    created."""
+    bounds = await _bounds(settings, consumer, partitions)
+    if all(end == 0 for _, end in bounds.values()):
+        return partitions == settings.partitions
+    return await _is_newest(consumer, bounds, partitions)
 
 
 async def _waiting_blocks(

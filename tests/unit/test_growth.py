@@ -100,6 +100,7 @@ def make_kafka(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kafka]:
 
         monkeypatch.setattr(growth, "_connected", connected)
         monkeypatch.setattr(growth, "_POLL_S", 0)
+        monkeypatch.setattr(growth, "_HOLD_POLL_S", 0, raising=False)
         monkeypatch.setattr(growth, "time", kafka)
         return kafka
 
@@ -135,3 +136,61 @@ async def test_a_worker_that_has_joined_looks_again(
             await check_older(SETTINGS, 8)
     else:
         await check_older(SETTINGS, 8)
+
+
+HOLD_S = 30  # the session timeout, and twice the time limit of Kafka
+
+
+def grown(make_kafka: Callable[..., Kafka], **state: Any) -> Kafka:
+    """A topic that has grown from 4 to 8, all stored, nobody in the group."""
+    kafka = make_kafka(8, blocks={number: [4, 4] for number in range(4)}, **state)
+    kafka.store_all()
+    return kafka
+
+
+async def test_a_block_that_was_cut_off_with_its_worker_is_waited_for(make_kafka: Callable[..., Kafka]) -> None:
+    """Its worker's session is over; the cut heals while the worker still tries to send it."""
+    kafka = grown(make_kafka)
+    kafka.at = {20: lambda: kafka.blocks[2].append(4), 40: kafka.store_all}
+    assert await wait_for_older_blocks(SETTINGS) == 8
+    assert kafka.looks >= 40 + HOLD_S
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(lambda kafka: kafka.members.append(4), id="its member"),
+        pytest.param(lambda kafka: setattr(kafka, "answers_until_known", 1), id="that nothing can be said"),
+        pytest.param(lambda kafka: setattr(kafka, "partitions", 12), id="that the topic grows again"),
+    ],
+)
+async def test_the_wait_begins_anew_with_whatever_is_seen(
+    make_kafka: Callable[..., Kafka], seen: Callable[[Kafka], None]
+) -> None:
+    kafka = grown(make_kafka)
+    kafka.at = {20: lambda: seen(kafka), 25: kafka.members.clear}
+    assert await wait_for_older_blocks(SETTINGS) == kafka.partitions
+    assert 20 + HOLD_S <= kafka.looks <= 25 + HOLD_S + 5
+
+
+@pytest.mark.parametrize(
+    ("partitions", "blocks"),
+    [
+        pytest.param(4, {}, id="nothing was ever sealed"),
+        pytest.param(4, {0: [4, 4]}, id="it has not grown"),
+        pytest.param(8, {0: [4, 4], 6: [8]}, id="another worker has begun"),
+    ],
+)
+async def test_an_ordinary_start_waits_for_nothing(
+    make_kafka: Callable[..., Kafka], partitions: int, blocks: dict[int, list[int]]
+) -> None:
+    kafka = make_kafka(partitions, blocks=blocks)
+    kafka.store_all()
+    assert await wait_for_older_blocks(SETTINGS) == partitions
+    assert kafka.looks == 1
+
+
+async def test_a_topic_that_has_grown_before_anything_was_sealed_is_held_too(make_kafka: Callable[..., Kafka]) -> None:
+    kafka = make_kafka(8)
+    assert await wait_for_older_blocks(SETTINGS) == 8
+    assert kafka.looks > HOLD_S
