@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -76,6 +77,20 @@ def join_looks(before: Look, now: Look) -> Look:
     return Look({**before.committed, **now.committed}, {**before.ends, **now.ends}, {**before.firsts, **now.firsts})
 
 
+class Unread(NamedTuple):
+    """A partition that its group, though it is at work, has given to no member."""
+
+    tp: TopicPartition
+    shares: frozenset[tuple[str, bytes]]
+    """The group's members, and what each has been given."""
+
+
+def count_looks(before: Mapping[Unread, int], found: Collection[Unread]) -> dict[Unread, int]:
+    """Return in how many looks in a row each has been found. A group that has shared out anew in between is taking care
+    of it: a start, or a topic that grows, may leave now this and now that partition to nobody for a moment."""
+    return {one: before.get(one, 0) + 1 for one in found}
+
+
 class TopicGuard:
     """Watches the topics of this worker's groups."""
 
@@ -110,7 +125,8 @@ class TopicGuard:
             TopicRemadeError: the worker must end.
         """
         before = Look({}, {}, {})
-        away = idle = 0
+        away = 0
+        unread: dict[Unread, int] = {}
         next_assigned = 0.0
         while True:
             try:
@@ -124,10 +140,11 @@ class TopicGuard:
                             raise TopicRemadeError(reason)
                         before = join_looks(before, look)
                         if time.monotonic() >= next_assigned:
-                            unread = await kafka.unassigned(look.ends)
-                            idle = idle + 1 if unread else 0
-                            if idle >= _LOOKS_WITHOUT_A_READER:
-                                raise TopicRemadeError(f"nobody reads {unread[0].topic}/{unread[0].partition}")
+                            unread = count_looks(unread, await kafka.unassigned(look.ends))
+                            for tp in sorted(
+                                one.tp for one, looks in unread.items() if looks >= _LOOKS_WITHOUT_A_READER
+                            ):
+                                raise TopicRemadeError(f"nobody reads {tp.topic}/{tp.partition}")
                             next_assigned = time.monotonic() + _ASSIGNED_INTERVAL_S
                         await asyncio.sleep(_INTERVAL_S)
             except (KafkaError, OSError, TimeoutError) as error:
@@ -139,7 +156,7 @@ class TopicGuard:
             deadline = time.monotonic() + self._members_limit_s
             look = await self._look_patiently(kafka, deadline)
             while (unread := await kafka.unassigned(look.ends)) and time.monotonic() < deadline:
-                log.warning("topics.unread", partitions=[str(tuple(tp)) for tp in unread])
+                log.warning("topics.unread", partitions=sorted(f"{one.tp.topic}/{one.tp.partition}" for one in unread))
                 await asyncio.sleep(_INTERVAL_S)
         for group, names in self._topics_of_groups.items():
             beyond = [tp for tp, end in look.ends.items() if tp.topic in names and look.committed.get(tp, 0) > end]
@@ -234,9 +251,9 @@ class _Kafka:
             firsts = {tp: (place.offset, place.timestamp) if place else None for tp, place in found.items()}
         return Look(committed, ends, firsts), missing
 
-    async def unassigned(self, ends: Collection[TopicPartition]) -> list[TopicPartition]:
+    async def unassigned(self, ends: Collection[TopicPartition]) -> set[Unread]:
         """Return those of these partitions that their group, though it is at work, has given to no member."""
-        left = []
+        left: set[Unread] = set()
         for group, of in self._topics_of_groups.items():
             async with asyncio.timeout(self._timeout_s):
                 try:
@@ -247,9 +264,10 @@ class _Kafka:
             if state != "Stable" or not members:
                 continue
             taken = set()
-            for member in members:
+            for member in (one for one in members if one[-1]):  # a leader may leave one out
                 taken |= {
                     TopicPartition(*tp) for tp in ConsumerProtocolMemberAssignment.decode(member[-1]).partitions()
                 }
-            left += [tp for tp in ends if tp.topic in of and tp not in taken]
-        return sorted(left)
+            shares = frozenset((member[0], member[-1]) for member in members)
+            left |= {Unread(tp, shares) for tp in ends if tp.topic in of and tp not in taken}
+        return left

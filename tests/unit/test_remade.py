@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from midstream.settings import Settings
 from processors import remade
-from processors.remade import TopicGuard, TopicRemadeError
+from processors.remade import TopicGuard, TopicRemadeError, Unread, count_looks
 
 A = TopicPartition("t", 0)
 GROUP = "g"
@@ -27,6 +28,9 @@ class Kafka:
     committed: Iterator[Answer]
     last: ClassVar[Answer] = {}
     looks = 0
+    shares: Iterator[tuple[str, int]] = iter(())
+    last_share: ClassVar[tuple[str, int]] = ("m", 0)
+    """The member there is, and the partition that it reads."""
 
     def __init__(self, **_: Any) -> None:
         pass
@@ -56,13 +60,18 @@ class Kafka:
         return dict.fromkeys(times, None)
 
     async def describe_consumer_groups(self, groups: list[str]) -> Any:
-        return [SimpleNamespace(groups=[(0, group, "Empty", "", "", [])]) for group in groups]
+        Kafka.last_share = next(Kafka.shares, Kafka.last_share)
+        member, partition = Kafka.last_share
+        share = ConsumerProtocolMemberAssignment(0, [("t", [partition])], b"").encode()
+        members = [(member, "", "", b"", share), ("left out", "", "", b"", b"")]
+        return [SimpleNamespace(groups=[(0, GROUP, "Stable", "", "", members)])]
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[Answer]:
     found: list[Answer] = []
     Kafka.committed, Kafka.looks = iter(found), 0
+    Kafka.last, Kafka.last_share, Kafka.shares = {}, ("m", 0), iter(())
     monkeypatch.setattr(remade, "AIOKafkaConsumer", Kafka)
     monkeypatch.setattr(remade, "AIOKafkaAdminClient", Kafka)
     monkeypatch.setattr(remade, "_INTERVAL_S", 0.001)
@@ -113,3 +122,42 @@ def test_a_start_waits_until_the_coordinator_can_tell(
     answers += [away, away, {A: OffsetAndMetadata(11, "")}]  # beyond the end
     guard().prepare()
     assert taken == [[A]]
+
+
+UNREAD = ("m", 1)
+"""It reads another partition than the only one there is."""
+
+
+@pytest.mark.parametrize(
+    ("shares", "ends"),
+    [
+        pytest.param([UNREAD, UNREAD, UNREAD], True, id="nobody, for three looks"),
+        pytest.param([UNREAD, UNREAD, ("m", 0)] * 5, False, id="not for long"),
+        pytest.param([("m1", 1), ("m2", 1), ("m3", 1), ("m3", 2), ("m4", 1), ("m", 0)], False, id="the group changes"),
+    ],
+)
+async def test_a_partition_that_nobody_reads_ends_the_worker_once_its_group_is_at_rest(
+    answers: list[Answer], shares: list[tuple[str, int]], ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remade, "_ASSIGNED_INTERVAL_S", 0)
+    answers.append(COMMITTED)
+    Kafka.shares = iter(shares)
+    task = asyncio.create_task(guard().run())
+    if ends:
+        with pytest.raises(TopicRemadeError, match="nobody reads t/0"):
+            await asyncio.wait_for(task, 10)
+        return
+    while Kafka.looks < 2 * len(shares):
+        await asyncio.sleep(0.001)
+        assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_looks_are_counted_for_each_partition_by_itself() -> None:
+    members = frozenset({("m", b"")})
+    here, there = (Unread(TopicPartition("t", number), members) for number in (0, 1))
+    counted = count_looks(count_looks(count_looks({}, [here]), [there]), [here])
+    assert counted == {here: 1}
+    assert count_looks(counted, [here, there]) == {here: 2, there: 1}
