@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ class Plan:
     """How long something is away, in the cases of that name."""
     settle_s: float = 240.0
     """Longest wait for everything to be through afterwards."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the pipeline, beside those that a case needs."""
 
 
 @dataclass

@@ -76,7 +76,8 @@ class World:
     The environment of who runs the harness does not count, as far as settings of Midstream are concerned.
     """
 
-    def __init__(self, shape: Shape, *, keep: bool = False) -> None:
+    def __init__(self, shape: Shape, settings: Mapping[str, object] | None = None, *, keep: bool = False) -> None:
+        """``settings`` count unless the shape has others."""
         self.shape = shape
         self.root = Path(tempfile.mkdtemp(prefix="mc-", dir=_place()))
         if keep:
@@ -103,6 +104,7 @@ class World:
                 "store_metrics_port": self._metrics_ports["store", 0],
                 "partitions": shape.partitions,
                 "kafka_session_timeout_ms": int(SESSION_TIMEOUT_S * 1000),
+                **(settings or {}),
                 **shape.settings,
             }
         )

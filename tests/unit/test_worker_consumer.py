@@ -53,7 +53,8 @@ async def test_partitions_without_a_committed_offset_begin_at_their_beginning(
     committed: dict[str, int | None], at_beginning: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer = Consumer(committed)
-    assert await make_thread(consumer, monkeypatch).seek_to_committed() == committed
+    found: object = await make_thread(consumer, monkeypatch).seek_to_committed()
+    assert found == committed
     assert consumer.at_beginning == at_beginning
 
 
