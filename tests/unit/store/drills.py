@@ -35,6 +35,17 @@ def stand_still_beyond_the_window() -> None:
         world.drain()
 
 
+def hang_with_a_mid_for_two_tables() -> None:
+    """A mid comes twice in a block, for two tables; a worker hangs before the second of them, while another stores the
+    block."""
+    with closing(World(Sizes(partitions=1))) as world:
+        world.send([Sent("m1", "INTERACT", 0, False), Sent("m2", "INTERACT", 0, False), Sent("m2", "LOG", 0, False)])
+        world.seal([0], seal_rows=100)
+        world.freeze(0, 1, 1, (1,), is_sent=True, is_ticking=True)
+        world.process(0, 1, (), (0,), is_reversed=False, again=False)
+        world.drain()
+
+
 def make_the_topic_anew() -> None:
     """Two topics of one name, whose offsets are the same and whose records are not."""
     with closing(World(Sizes(partitions=1))) as world:
@@ -42,6 +53,7 @@ def make_the_topic_anew() -> None:
             for number in range(3):
                 world.send([Sent(f"m{generation}{number}", "INTERACT", 0, False)])
                 world.seal(world.unsealed, seal_rows=100)
+                world.process(0, 1, (), (0,), is_reversed=False, again=False)
             world.make_topic_anew((0,))
 
 
@@ -55,3 +67,12 @@ def restart_the_engine_twice() -> None:
         world.engine.dropped = 1  # of somebody else
         world.process(0, 1, (Outcome.RESTART,), (0,), is_reversed=False, again=False)
         world.drain()
+
+
+DRILLS = (
+    hang_in_every_part,
+    hang_with_a_mid_for_two_tables,
+    make_the_topic_anew,
+    restart_the_engine_twice,
+    stand_still_beyond_the_window,
+)

@@ -19,7 +19,12 @@ from processors.store.lease import Lease
 from processors.store.storer import Storer, StoreRecord
 from processors.store.units import InsertUnit, event_units
 from processors.store.writer import Writer
-from tests.unit.store.drills import hang_in_every_part, make_the_topic_anew, stand_still_beyond_the_window
+from tests.unit.store.drills import (
+    hang_in_every_part,
+    hang_with_a_mid_for_two_tables,
+    make_the_topic_anew,
+    stand_still_beyond_the_window,
+)
 from tests.unit.store.fake_engine import FakeStoredMids, arrival_of
 from tests.unit.store.world import Sizes
 
@@ -130,7 +135,11 @@ MUTANTS = [
         lambda: patch.object(InsertUnit, "halves", _halves_of_what_is_left),
         run=hang_in_every_part,
     ),
-    Mutant("decision by the moment", lambda: patch.object(storer_module, "decide", _decide_by_the_moment)),
+    Mutant(
+        "decision by the moment",
+        lambda: patch.object(storer_module, "decide", _decide_by_the_moment),
+        run=hang_with_a_mid_for_two_tables,
+    ),
     Mutant("no lease", lambda: patch.object(Lease, "check", lambda _: None), run=stand_still_beyond_the_window),
     Mutant("rows behind a known token not looked for", lambda: patch.object(Writer, "_make_sure", _never_missing)),
 ]

@@ -13,12 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.unit.store.drills import (
-    hang_in_every_part,
-    make_the_topic_anew,
-    restart_the_engine_twice,
-    stand_still_beyond_the_window,
-)
+from tests.unit.store.drills import DRILLS
 from tests.unit.store.machine import StoreMachine
 from tests.unit.store.mutants import MUTANTS, Mutant
 from tests.unit.store.world import Sizes, Violation
@@ -55,11 +50,7 @@ def test_every_event_is_stored_once_and_every_arrival_counted_once(sizes: Sizes,
     run_state_machine_as_test(Machine, settings=chosen(settings(_SHORT, max_examples=examples)))
 
 
-@pytest.mark.parametrize(
-    "drill",
-    [hang_in_every_part, make_the_topic_anew, restart_the_engine_twice, stand_still_beyond_the_window],
-    ids=lambda drill: drill.__name__,
-)
+@pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.__name__)
 def test_a_fault_in_this_exact_order_breaks_nothing(drill: Callable[[], None]) -> None:
     drill()
 
