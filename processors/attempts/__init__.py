@@ -1,7 +1,7 @@
 """Which records a worker died of, or failed at: remembered over its deaths, so that none restarts it for ever.
 
 A worker writes down what it is working on before it begins: a plain store into a mapped file, which outlives the
-process but not the machine, for a microsecond a record. Whatever ends the process in the midst of a step (a
+process but not the machine, for ten microseconds a record. Whatever ends the process in the midst of a step (a
 segmentation fault, the kernel short of memory, a stack that overflows) leaves that mark behind, and the next life finds
 it; an exception is written down on the way out. Each counts as a try of that record, durably. A record is known by
 topic, partition, offset and a hash of its value: offsets repeat when a topic is made anew.
