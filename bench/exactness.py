@@ -30,12 +30,12 @@ from midstream.events.judge import Judge
 from midstream.events.schemas import load_schemas
 from midstream.receipt import Receipt, encode_receipt
 from midstream.settings import Settings
+from processors.lease import Lease
 from processors.store import storer as storer_module
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.decide import Decision
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
-from processors.store.lease import Lease
 from processors.store.storer import Storer, StoreRecord
 from processors.validate.round import Round
 from processors.validate.split import RawRecord

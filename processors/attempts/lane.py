@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 
 from midstream.clickhouse.client import ClickHouseError
 from processors.attempts.file import POSITIONS, WHOLE, Identity, LaneArea, Phase, Suspect, digest_of
-from processors.store.lease import LeaseLostError
+from processors.lease import LeaseLostError
 
 if TYPE_CHECKING:
     from processors.attempts.table import Attempts

@@ -17,6 +17,7 @@ from midstream.metrics import BLOCK_SECONDS
 from midstream.settings import Settings
 from processors.attempts import Attempts
 from processors.growth import older_are_stored, sealed_under
+from processors.lease import Lease
 from processors.remade import TopicGuard
 from processors.store.accounting.accountant import Accountant
 from processors.store.block_log import BlockLog
@@ -24,7 +25,6 @@ from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
 from processors.store.dimensions import DIMENSION_TABLE, DIMENSIONS, dimension_rows, listen
-from processors.store.lease import Lease
 from processors.store.receipts import BATCH_TABLE, BATCHES, batch_rows
 from processors.store.route import check_routes
 from processors.store.sink import TableSink

@@ -16,7 +16,7 @@ import pyarrow as pa
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
 from midstream.logs import get_logger
 from midstream.metrics import BLOCK_LOG_ROWS
-from processors.store.lease import Lease
+from processors.lease import Lease
 from processors.store.units import InsertUnit
 from processors.store.verdicts import to_arrow
 

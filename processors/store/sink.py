@@ -18,7 +18,7 @@ from midstream.clickhouse.client import ClickHouse
 from midstream.logs import get_logger
 from midstream.metrics import INSERT_SECONDS
 from midstream.settings import Settings
-from processors.store.lease import Lease
+from processors.lease import Lease
 from processors.store.units import InsertUnit
 from processors.store.verdicts import to_arrow
 

@@ -18,6 +18,7 @@ from midstream.logs import get_logger
 from midstream.metrics import DUPLICATE_EVENTS, POISON_RECORDS, REJECTED_EVENTS, REPLAYED_EVENTS, VISIBLE_SECONDS
 from midstream.records import RecordError
 from processors.attempts import Attempts, Trial
+from processors.lease import Lease
 from processors.store import verdicts
 from processors.store.block import mid_hashes, read_block
 from processors.store.dedupe.cache import DedupeCache
@@ -27,7 +28,6 @@ from processors.store.dedupe.recent import Arrival
 from processors.store.dedupe.stored import StoredMids
 from processors.store.denormalise import COLUMNS, denormalise
 from processors.store.dimension_cache import DimensionCache
-from processors.store.lease import Lease
 from processors.store.same_content import same_content
 from processors.store.trials import try_block, try_letters
 from processors.store.units import event_units

@@ -10,9 +10,9 @@ import pyarrow as pa
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
 from midstream.logs import get_logger
 from midstream.metrics import INSERT_RETRIES, INSERT_SECONDS, INSERTS_REPEATED, STORED_EVENTS
+from processors.lease import Lease
 from processors.store import verdicts
 from processors.store.dedupe.recent import Arrival
-from processors.store.lease import Lease
 from processors.store.units import InsertUnit
 
 log = get_logger(__name__)

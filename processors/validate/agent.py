@@ -17,8 +17,8 @@ from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
 from processors.attempts import Attempts
 from processors.growth import PartitionsChangedError, check_older, wait_for_older_blocks
+from processors.lease import Lease
 from processors.remade import TopicGuard
-from processors.store.lease import Lease
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
 from processors.validate.split import RawRecord

@@ -19,7 +19,7 @@ from midstream.clickhouse.client import ClickHouseError
 from midstream.settings import Settings
 from processors.attempts import DIED, Attempts, AttemptsError, Lane, is_of_the_environment
 from processors.attempts.file import FILE_BYTES, SUSPECTS, WHOLE
-from processors.store.lease import LeaseLostError
+from processors.lease import LeaseLostError
 
 GROUP = "g"
 TRIES = 3

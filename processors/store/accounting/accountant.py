@@ -17,6 +17,7 @@ from midstream.kafka.admin import committed_offsets
 from midstream.logs import get_logger
 from midstream.metrics import COMPLETE_UNTIL_SECONDS, IN_FLIGHT_EVENTS, LAG_RECORDS, UNACCOUNTED_EVENTS
 from midstream.settings import Settings
+from processors.lease import Lease
 from processors.remade import TopicRemadeError
 from processors.store.accounting.generations import First, Published, is_anew
 from processors.store.accounting.ledger import COMPLETE, SETTLED, Ledger
@@ -25,7 +26,6 @@ from processors.store.accounting.offsets import first_records, partitions_of
 from processors.store.accounting.progress import Offsets, Progress
 from processors.store.accounting.settled import MINUTE_S, Settled
 from processors.store.accounting.watermark import Watermark
-from processors.store.lease import Lease
 
 log = get_logger(__name__)
 

@@ -11,9 +11,9 @@ from aiokafka.structs import TopicPartition
 
 from midstream.clickhouse.client import ClickHouse
 from midstream.kafka.marks import Mark
+from processors.lease import Lease
 from processors.store.accounting.generations import Published
 from processors.store.accounting.settled import MINUTE_S, Minute
-from processors.store.lease import Lease
 from processors.store.units import InsertUnit, make_token
 from processors.store.verdicts import to_arrow
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from midstream.clickhouse.client import ClickHouse
+from processors.lease import Lease
 from processors.store.agent import make_store_app
-from processors.store.lease import Lease
 from processors.store.route import EVENT_TABLES
 from processors.worker import run_worker
 from tests.chaos.standins import signs

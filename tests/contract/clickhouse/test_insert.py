@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
+from processors.lease import Lease
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
-from processors.store.lease import Lease
 from processors.store.storer import Storer, StoreRecord
 from tests.unit.store.rows import event, sealed
 

@@ -11,11 +11,11 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
+from processors.lease import Lease
 from processors.store import storer as storer_module
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.decide import Decision, decide
 from processors.store.dedupe.recent import ARRIVAL_COLUMNS
-from processors.store.lease import Lease
 from processors.store.storer import Storer, StoreRecord
 from processors.store.units import InsertUnit, event_units
 from processors.store.writer import Writer

@@ -12,13 +12,13 @@ from midstream.clickhouse.client import ClickHouse
 from midstream.records import encode_record
 from midstream.settings import Settings
 from processors.attempts import Attempts
+from processors.lease import Lease
 from processors.store import storer as storer_module
 from processors.store import verdicts
 from processors.store.block import mid_hashes
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.recent import Arrival
 from processors.store.dimension_cache import Entry
-from processors.store.lease import Lease
 from processors.store.storer import Storer, StoreRecord
 from processors.store.trials import try_block
 from tests.unit.store.rows import RECEIVED_AT_MS, block, event, sealed

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from midstream.clickhouse.client import ClickHouseError
+from processors.lease import Lease, LeaseLostError
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dimension_cache import Entry
-from processors.store.lease import Lease, LeaseLostError
 from processors.store.storer import Storer, StoreRecord
 from tests.unit.store.fake_engine import FakeConnection
 from tests.unit.store.rows import RECEIVED_AT_MS

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import orjson
 
 from midstream.clickhouse.client import ClickHouseError
-from processors.store.lease import LeaseLostError
+from processors.lease import LeaseLostError
 from processors.store.route import EVENT_TABLES
 from processors.store.storer import StoreRecord
 from processors.validate.rows import LateWindow, make_row

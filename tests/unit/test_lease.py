@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from processors.store.lease import Lease, LeaseLostError
+from processors.lease import Lease, LeaseLostError
 
 
 class Clock:

@@ -1,8 +1,10 @@
-"""The right to insert: lost for good once this process has stood still for as long as Kafka waits for a worker.
+"""The right to write, of both stages: lost for good once this process has stood still for as long as Kafka waits for a
+worker.
 
 A worker that was frozen (a stopped process, a suspended machine) wakes up after its partitions were given away and,
-before it learns of that, finishes what it was doing. Deduplication tokens make such an insert harmless as far back as
-ClickHouse remembers them; this check keeps an older one from being sent at all.
+before it learns of that, finishes what it was doing. Deduplication tokens make such an insert of ``store`` harmless as
+far back as ClickHouse remembers them; this check keeps an older one from being sent at all, and ``validate`` from
+sealing under a number of partitions that is no longer used.
 """
 
 from __future__ import annotations
