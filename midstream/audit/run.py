@@ -11,10 +11,9 @@ from midstream.audit.store import AuditStore, Place, WrongBatch
 from midstream.settings import Settings
 
 _HOUR_MS = 3600 * 1000
-_HASHES = 1 << 64
-_ROWS_A_BUCKET = 2_000_000
 _MAX_RECORDS_READ = 10_000
 _GAPS_SHOWN = 1_000
+_EIDS_SHOWN = 1_000
 
 Told = Callable[[str, float], None]
 """Told what is done, and how much of it (0 to 1)."""
@@ -104,18 +103,17 @@ def _find_surplus(store: AuditStore, report: Report, batch: WrongBatch, begin_ms
 
 def _find_doubled(store: AuditStore, report: Report, told: Told) -> None:
     """Find mids that are stored twice, whenever: hash by hash, so that memory stays bounded."""
-    buckets = store.stored_rows() // _ROWS_A_BUCKET + 1
     report.counts.doubled = 0  # counted by mid, which an arrival stored twice is too
-    for bucket in range(buckets):
-        first, last = _HASHES * bucket // buckets, _HASHES * (bucket + 1) // buckets - 1
-        for row in store.doubled_mids(first, last, report.from_ms, report.to_ms):
-            arrivals = ", ".join(f"{batch_id}/{index}" for batch_id, index in row["arrivals"])
-            count = int(row["rows"]) - 1
-            report.counts.doubled += count
-            report.find(
-                Finding(Kind.DOUBLED, mid=row["mid"], eid=row["eid"], count=count, note=f"stored as {arrivals}")
-            )
-        told("looking for mids stored twice", (bucket + 1) / buckets)
+    named = 0
+    for hashes, share in store.doubled_hashes(report.from_ms, report.to_ms):
+        mids = store.doubled_mids(hashes, report.from_ms, report.to_ms)
+        eids = store.eids_of(mids) if mids and named < _EIDS_SHOWN else {}
+        named += len(eids)
+        for one in mids:
+            report.counts.doubled += one.rows - 1
+            note = "stored as " + ", ".join(f"{batch_id}/{index}" for batch_id, index in one.arrivals)
+            report.find(Finding(Kind.DOUBLED, mid=one.mid, eid=eids.get(one.mid, ""), count=one.rows - 1, note=note))
+        told("looking for mids stored twice", share)
 
 
 async def _ask_kafka(

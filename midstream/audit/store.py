@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from midstream.audit.findings import Counts, slices
 from midstream.clickhouse.client import ClickHouse
+from processors.validate.split import hash_mid
 
+_HASHES = 1 << 64
+_ROWS_A_BUCKET = 2_000_000
+_CHUNK = 1_000
 _WRONG_BATCHES = 1_000
 _PLACES = 1_000
 _CHUNK_OFFSETS = 65_536
@@ -49,6 +54,8 @@ FROM
 GROUP BY batch_id
 """  # noqa: S608 - constants
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class WrongBatch:
@@ -70,6 +77,18 @@ class Place:
     topic: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class DoubledMid:
+    """A mid that more than one row has."""
+
+    mid: str
+    rows: int
+    arrivals: list[tuple[str, int]]
+    """Batch and index, the first ones."""
+    first_ms: int
+    """Receipt of one of them, epoch milliseconds."""
 
 
 class AuditStore:
@@ -157,22 +176,56 @@ class AuditStore:
         )
         return [(int(index), mid, outcome) for index, mid, outcome in rows]
 
-    def stored_rows(self) -> int:
-        """Return how many events are stored in all."""
-        return int(self._clickhouse.rows("SELECT count() FROM events")[0][0])
+    def doubled_hashes(self, from_ms: int, to_ms: int) -> Iterator[tuple[list[int], float]]:
+        """Yield hashes of mids that more than one row has, at most 1,000 at a time, and how much is done (0 to 1).
 
-    def doubled_mids(self, first_hash: int, last_hash: int, from_ms: int, to_ms: int) -> list[dict[str, Any]]:
-        """Return the mids whose hash lies between two and that are stored more than once, one of them in the time.
-
-        Sought among everything that is stored, by the projection that is sorted by hash; then by the mid itself.
+        All that are stored are compared, a range of hashes at a time, which the projection is sorted by. Of a short
+        time only its own hashes are looked for in the whole, by the same.
         """
-        return self._clickhouse.named_rows(
-            "SELECT mid, count() AS rows, groupArray(10)((batch_id, event_index)) AS arrivals, any(eid) AS eid, "  # noqa: S608
-            f"countIf({_WITHIN}) AS here FROM events WHERE mid_hash IN (SELECT mid_hash FROM events "
-            "WHERE mid_hash >= {first:UInt64} AND mid_hash <= {last:UInt64} GROUP BY mid_hash HAVING count() > 1) "
-            "GROUP BY mid HAVING rows > 1 AND here > 0 ORDER BY mid LIMIT 10000",
-            {"from": from_ms, "to": to_ms, "first": first_hash, "last": last_hash},
+        ((here,),) = self._clickhouse.rows(
+            f"SELECT count() FROM events WHERE {_WITHIN}",  # noqa: S608 - a constant
+            {"from": from_ms, "to": to_ms},
         )
+        doubled = "SELECT mid_hash FROM events WHERE {} GROUP BY mid_hash HAVING count() > 1 ORDER BY mid_hash"
+        if int(here) <= _ROWS_A_BUCKET:
+            where = f"mid_hash GLOBAL IN (SELECT mid_hash FROM events WHERE {_WITHIN})"  # noqa: S608 - a constant
+            rows = self._clickhouse.rows(doubled.format(where), {"from": from_ms, "to": to_ms})
+            yield from ((chunk, 1.0) for chunk in _chunks([int(row[0]) for row in rows]))
+            return
+        ((stored,),) = self._clickhouse.rows("SELECT count() FROM events")
+        buckets = int(stored) // _ROWS_A_BUCKET + 1
+        for bucket in range(buckets):
+            rows = self._clickhouse.rows(
+                doubled.format("mid_hash >= {first:UInt64} AND mid_hash <= {last:UInt64}"),
+                {"first": _HASHES * bucket // buckets, "last": _HASHES * (bucket + 1) // buckets - 1},
+            )
+            for chunk in _chunks([int(row[0]) for row in rows]) or [[]]:
+                yield chunk, (bucket + 1) / buckets
+
+    def doubled_mids(self, hashes: list[int], from_ms: int, to_ms: int) -> list[DoubledMid]:
+        """Return the mids of these hashes, at most 1,000, that are stored more than once, one of them in the time."""
+        if not hashes:
+            return []
+        rows = self._clickhouse.rows(
+            "SELECT mid, count(), groupArray(10)((batch_id, event_index)), "  # noqa: S608 - numbers and constants
+            f"toUnixTimestamp64Milli(min(received_at)) FROM events WHERE mid_hash IN ({_numbers(hashes)}) "
+            f"GROUP BY mid HAVING count() > 1 AND countIf({_WITHIN}) > 0 ORDER BY mid",
+            {"from": from_ms, "to": to_ms},
+        )
+        return [
+            DoubledMid(mid, int(count), [(batch_id, int(index)) for batch_id, index in arrivals], int(first_ms))
+            for mid, count, arrivals, first_ms in rows
+        ]
+
+    def eids_of(self, mids: list[DoubledMid]) -> dict[str, str]:
+        """Return the eid of each of these mids, at most 1,000. By receipt, as the projection does not have it."""
+        times = ", ".join(f"fromUnixTimestamp64Milli({ms}, 'UTC')" for ms in sorted({one.first_ms for one in mids}))
+        rows = self._clickhouse.rows(
+            "SELECT mid, any(eid) FROM events "  # noqa: S608 - numbers
+            f"WHERE received_at IN ({times}) AND mid_hash IN ({_numbers(hash_mid(one.mid) for one in mids)}) "
+            "GROUP BY mid"
+        )
+        return dict(rows)
 
     def sequence_gaps(self, from_ms: int, to_ms: int, limit: int) -> list[tuple[str, int, int]]:
         """Return collector, first missing number and how many are missing in a row.
@@ -257,3 +310,12 @@ FROM batch_rows INNER JOIN progress USING (topic, partition)
 WHERE appended_at >= since AND {_WITHIN}
 GROUP BY topic, partition
 """  # noqa: S608 - constants
+
+
+def _chunks(values: list[T]) -> list[list[T]]:
+    """Cut what goes into one query: a server takes 128 KiB in one parameter."""
+    return [values[at : at + _CHUNK] for at in range(0, len(values), _CHUNK)]
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ", ".join(str(int(value)) for value in values)

@@ -263,6 +263,43 @@ class Recorder(ClickHouse):
         return super().named_rows(sql, parameters)
 
 
+MANY = 300_000
+
+
+def test_doubled_mids_are_sought_through_the_projection(sound: ClickHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole audit of much, and a short one: the first reads every hash once, by ranges; the second, few of them."""
+    for module in ("run", "store"):
+        monkeypatch.setattr(f"midstream.audit.{module}._ROWS_A_BUCKET", 40_000, raising=False)
+    sound.command(
+        "INSERT INTO learning_events (mid, mid_hash, eid, batch_id, event_index, received_at) "
+        "SELECT concat('m', toString(number)) AS mid, xxh3(mid), 'LOG', 'many', number, "
+        f"toDateTime64('2026-01-01 10:30:00', 3, 'UTC') FROM numbers({MANY})"
+    )
+    sound.command(
+        "INSERT INTO batch_rows (batch_id, received_at, events, source) "
+        f"VALUES ('many', '2026-01-01 10:30:00', {MANY}, 'import')"
+    )
+
+    def looked_at(begin: str | None, end: str | None) -> tuple[Report, list[int]]:
+        recorder = Recorder(sound)
+        report = run(recorder, begin, end)
+        asked = [(sql, parameters) for sql, parameters in recorder.asked if "mid_hash" in sql]
+        return report, [
+            sum(int(row[3]) for row in sound.rows(f"EXPLAIN ESTIMATE {sql}", parameters)) for sql, parameters in asked
+        ]
+
+    whole, rows_read = looked_at(None, None)
+    assert whole.counts.doubled == 0
+    assert sum(rows_read) < 1.6 * MANY
+    short, rows_read = looked_at("2026-01-01 10:00", "2026-01-01 10:30:00")
+    assert short.proven, short.as_dict()
+    assert 0 < sum(rows_read) < MANY / 1.2
+    stored(sound, "later", [0, 1], "2026-01-01 11:00", "b2-1")
+    for begin, end in (("2026-01-01 10:00", "2026-01-01 10:30:00"), ("2026-01-01 10:00", None)):
+        doubled = [one for one in run(sound, begin, end).findings if one.mid]
+        assert [(one.mid, one.eid, one.count) for one in doubled if one.kind == "doubled"] == [("b2-1", "START", 2)]
+
+
 def test_time_before_the_oldest_row_costs_nothing(sound: ClickHouse) -> None:
     stored(sound, "of-nobody", [0], "2026-01-01 09:30:00")
     recorder = Recorder(sound)
