@@ -77,8 +77,8 @@ class Settings(BaseSettings):
         5,
         ge=2,
         le=100,
-        description="Tries of a record at which a worker fails or dies, counted over restarts. After them, the event at "
-        "fault is parked in `rejects` as POISON.",
+        description="Tries of a record at which a worker fails or dies, counted over restarts. After them, the event "
+        "at fault is parked in `rejects` as POISON.",
     )
     partitions: int = Field(
         2,
