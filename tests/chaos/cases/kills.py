@@ -6,6 +6,8 @@ from tests.chaos.case import Run, case
 from tests.chaos.world import BROKER, ENGINE, WEB, Shape
 
 _LEAST_S, _MOST_S = 2.0, 6.0
+_ROUNDS_AT_MOST = 3
+_ROUND_S = 15.0
 
 
 def _kill_in_a_loop(run: Run, *names: str) -> None:
@@ -74,7 +76,8 @@ def kill_broker(run: Run) -> None:
 @case(Shape(store=2))
 def kill_everything(run: Run) -> None:
     """kill -9 of all processes at once, which are then started again; three times."""
-    for _ in range(3):
-        run.sleep(run.plan.fault_s / 6)
+    rounds = max(1, min(_ROUNDS_AT_MOST, round(run.plan.fault_s / _ROUND_S)))
+    for _ in range(rounds):
+        run.sleep(_LEAST_S, _MOST_S)
         run.count("kills", len(run.world.keeper.kill(*run.world.keeper.names())))
         run.world.wait_ready(90)
