@@ -32,7 +32,7 @@ class World:
         self.backlog = Seen(deadline_s=0)
         self.late: dict[str, BatchFacts] = {}
         self.arrivals: list[tuple[Any, ...]] = []
-        self.suspects: list[tuple[str]] = []
+        self.marks: list[tuple[str, int, int]] = []
         self.go_on = threading.Event()
         self.go_on.set()
         self.away = False
@@ -54,7 +54,7 @@ class World:
             raise ClickHouseError("away", None)
         if "FROM collectors" in sql:
             self.asked.append("collectors")
-            return self.suspects
+            return [(AT_MS, self.marks)]
         if "UNION ALL" in sql:
             self.asked.append("arrivals")
             return self.arrivals
@@ -90,7 +90,7 @@ async def test_clickhouse_is_asked_last_so_that_nothing_slips_through(world: Wor
 async def test_what_another_hosts_spool_may_hold_makes_an_answer_incomplete(
     world: World, judge: Judge, tmp_path: Path
 ) -> None:
-    for world.suspects, complete in ([], True), ([("another",)], False):
+    for world.marks, complete in ([("another", AT_MS, 0)], True), ([("another", AT_MS, 1)], False):
         tracer = Tracer(Settings(home=tmp_path), judge, world.rows)
         (trace,) = await tracer.trace(["never"])
         assert (trace.verdict, trace.complete) == (Verdict.UNKNOWN, complete)
