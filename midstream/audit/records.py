@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from midstream.audit.store import Place
+from midstream.audit.store import Gap, Place
+from midstream.receipt import Receipt
 from midstream.settings import Settings
-from processors.validate.split import RawRecord, UnreadableBatch, split_record
+from processors.validate.split import RawRecord, UnreadableBatch, receipt_of, split_record
+
+_READ_THROUGH = 16
+"""So many records are rather read and passed over than left out with a new request."""
 
 
 class KafkaAwayError(Exception):
@@ -43,7 +47,7 @@ class _Names(msgspec.Struct):
 
 
 class RawReader:
-    """Reads single records of ``telemetry.raw``, without a group."""
+    """Reads records of ``telemetry.raw``, without a group."""
 
     def __init__(self, settings: Settings, consumer: AIOKafkaConsumer) -> None:
         self._settings = settings
@@ -94,6 +98,48 @@ class RawReader:
                 for offset in offsets:
                     there = first <= offset < end
                     yield Place(tp.topic, tp.partition, offset), await self._read(tp, offset) if there else None
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise KafkaAwayError(f"{self._settings.kafka_servers}: {type(error).__name__}") from None
+
+    async def receipts(self, gaps: Sequence[Gap]) -> AsyncGenerator[tuple[Gap, Receipt | None], None]:
+        """Yield what Kafka has at these offsets, which ascend in one partition: a record's place and its receipt, or
+        None and a run of offsets where it has no record any more. Records in a row are read as they come.
+
+        Raises:
+            KafkaAwayError: Kafka stops answering.
+        """
+        if not gaps:
+            return
+        tp = TopicPartition(gaps[0].start.topic, gaps[0].start.partition)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                first = (await self._consumer.beginning_offsets([tp]))[tp]
+                end = (await self._consumer.end_offsets([tp]))[tp]
+            self._consumer.assign([tp])
+            position = end  # of the consumer
+            for gap in gaps:
+                at, last = gap.start.offset, gap.start.offset + gap.count
+                while at < last:
+                    until = min(first, last) if at < first else last
+                    record = None
+                    if first <= at < end:
+                        if not position <= at < position + _READ_THROUGH:
+                            self._consumer.seek(tp, at)
+                        async with asyncio.timeout(self._timeout_s):
+                            record = await self._consumer.getone(tp)
+                        position = record.offset + 1
+                        if record.offset < at:
+                            continue
+                        until = min(record.offset, last)
+                    if until > at:
+                        yield Gap(replace(gap.start, offset=at), until - at), None
+                    at = until
+                    if record is not None and at < last:
+                        raw = RawRecord(
+                            tp.topic, tp.partition, at, record.timestamp, record.value or b"", record.headers
+                        )
+                        yield Gap(replace(gap.start, offset=at), 1), receipt_of(raw)
+                        at += 1
         except (KafkaError, OSError, TimeoutError) as error:
             raise KafkaAwayError(f"{self._settings.kafka_servers}: {type(error).__name__}") from None
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
+from itertools import chain
 
 from midstream.audit.findings import Finding, Kind, Report, format_time, runs, slices
 from midstream.audit.records import KafkaAwayError, RawReader
-from midstream.audit.store import AuditStore, Place, WrongBatch
+from midstream.audit.store import AuditStore, Gap, Place, WrongBatch
+from midstream.receipt import Receipt
 from midstream.settings import Settings
 
 _HOUR_MS = 3600 * 1000
-_MAX_RECORDS_READ = 10_000
+_MAX_RECORDS_READ = 1_000_000
 _GAPS_SHOWN = 1_000
 _EIDS_SHOWN = 1_000
 
@@ -123,57 +127,57 @@ async def _ask_kafka(
     for collector, first, count in store.sequence_gaps(report.from_ms, report.to_ms, _GAPS_SHOWN):
         report.counts.gaps += count
         report.find(Finding(Kind.SEQUENCE_GAP, collector=collector, sequence=first, count=count))
-    gaps = store.offset_gaps(report.from_ms, report.to_ms)
     lossy = [batch for batch in wrong if batch.missing]
-    places = store.places([batch.batch_id for batch in lossy])
+    places = store.places([batch.batch_id for batch in lossy], report.from_ms, report.to_ms)
     told("asking Kafka", 0)
-    if not gaps and not lossy:
+    gaps = store.offset_gaps(report.from_ms, report.to_ms)
+    earliest = next(gaps, None)
+    if earliest is None and not lossy:
         return
     try:
         async with RawReader.open(settings) as reader:
-            await _check_offsets(reader, store, report, gaps)
+            if earliest is not None:
+                await _check_offsets(reader, store, report, chain([earliest], gaps))
             await _name_missing(reader, report, lossy, places)
     except KafkaAwayError as error:
-        if gaps:
-            offsets = sum(count for _, count in gaps)
+        if earliest is not None:
+            offsets = sum(gap.count for some in store.offset_gaps(report.from_ms, report.to_ms) for gap in some)
             report.unchecked.append(f"{offsets} offsets of telemetry.raw without a batch: Kafka is away ({error})")
         for batch in lossy:
             _find_missing(report, batch, places.get(batch.batch_id), [])
     told("asking Kafka", 1)
 
 
-async def _check_offsets(reader: RawReader, store: AuditStore, report: Report, gaps: list[tuple[Place, int]]) -> None:
+async def _check_offsets(reader: RawReader, store: AuditStore, report: Report, gaps: Iterator[list[Gap]]) -> None:
     """Look at the records that no row of ``batches`` names. One that holds a batch which is there lies in Kafka twice,
     and only its other place is named."""
-    asked = [
-        replace(place, offset=offset) for place, count in gaps for offset in range(place.offset, place.offset + count)
-    ][: _MAX_RECORDS_READ + 1]
-    if len(asked) > _MAX_RECORDS_READ:
-        report.unchecked.append(f"more than {_MAX_RECORDS_READ} offsets of telemetry.raw without a batch: the rest")
-        asked.pop()
-    gone = 0
-    found: dict[Place, str] = {}
-    async for place, batch in reader.read(asked):
-        if batch is None:
-            gone += 1
-        else:
-            found[place] = batch.batch_id
-    known = store.known(sorted(set(found.values())))
-    lost = sorted((place for place, batch_id in found.items() if batch_id not in known), key=_order)
-    report.counts.gaps += len(lost)
-    for place in lost:
-        report.find(
-            Finding(Kind.OFFSET_GAP, found[place], topic=place.topic, partition=place.partition, offset=place.offset)
-        )
+    read = gone = 0
+    # ClickHouse is asked in a thread, so that what Kafka sends meanwhile is taken in time.
+    while (some := await asyncio.to_thread(next, gaps, None)) is not None:
+        found: dict[Place, Receipt] = {}
+        async with aclosing(reader.receipts(some)) as records:
+            async for gap, receipt in records:
+                if receipt is None:
+                    gone += gap.count
+                elif read < _MAX_RECORDS_READ:
+                    found[gap.start] = receipt
+                    read += 1
+                else:
+                    report.unchecked.append(f"more than {_MAX_RECORDS_READ} records without a batch: the rest of them")
+                    break
+        known = await asyncio.to_thread(store.known, {one.batch_id: one.received_at_ms for one in found.values()})
+        for place, receipt in found.items():
+            if receipt.batch_id not in known:
+                at = Finding(Kind.OFFSET_GAP, topic=place.topic, partition=place.partition, offset=place.offset)
+                report.find(replace(at, batch_id=receipt.batch_id))
+                report.counts.gaps += 1
+        if report.unchecked:
+            break
     if gone:
         report.notes.append(
             f"{gone} offsets of telemetry.raw without a batch: Kafka has deleted the records, which may have been"
             " second copies; that no batch is lost is said by the collectors' numbers"
         )
-
-
-def _order(place: Place) -> tuple[str, int, int]:
-    return place.topic, place.partition, place.offset
 
 
 async def _name_missing(reader: RawReader, report: Report, lossy: list[WrongBatch], places: dict[str, Place]) -> None:

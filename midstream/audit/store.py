@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +16,6 @@ _CHUNK = 1_000
 _WRONG_BATCHES = 1_000
 _PLACES = 1_000
 _CHUNK_OFFSETS = 65_536
-_MAX_GAPS = 10_000
 
 _TABLES = ("batch_rows", "learning_events", "operational_events", "duplicate_rows", "reject_rows")
 _WITHIN = "received_at >= fromUnixTimestamp64Milli({from:Int64}) AND received_at < fromUnixTimestamp64Milli({to:Int64})"
@@ -77,6 +76,14 @@ class Place:
     topic: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A run of offsets."""
+
+    start: Place
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +154,35 @@ class AuditStore:
         ]
         return counts, wrong
 
-    def places(self, batch_ids: list[str]) -> dict[str, Place]:
-        """Return where batches lie in Kafka."""
-        rows = self._clickhouse.rows(
-            "SELECT batch_id, topic, partition, offset FROM batches WHERE batch_id IN {ids:Array(String)}",
-            {"ids": batch_ids},
-        )
-        return {row[0]: Place(row[1], int(row[2]), int(row[3])) for row in rows}
+    def places(self, batch_ids: list[str], from_ms: int, to_ms: int) -> dict[str, Place]:
+        """Return where batches of a time lie in Kafka."""
+        found: dict[str, Place] = {}
+        for chunk in _chunks(batch_ids):
+            rows = self._clickhouse.rows(
+                "SELECT batch_id, topic, partition, offset FROM batches "  # noqa: S608 - a constant
+                f"WHERE {_WITHIN} AND batch_id IN {{ids:Array(String)}}",
+                {"ids": chunk, "from": from_ms, "to": to_ms},
+            )
+            found |= {row[0]: Place(row[1], int(row[2]), int(row[3])) for row in rows}
+        return found
 
-    def known(self, batch_ids: list[str]) -> set[str]:
-        """Return those of these batches that are in ``batches``."""
-        rows = self._clickhouse.rows(
-            "SELECT DISTINCT batch_id FROM batch_rows WHERE batch_id IN {ids:Array(String)}", {"ids": batch_ids}
-        )
-        return {row[0] for row in rows}
+    def known(self, received_ms: Mapping[str, int]) -> set[str]:
+        """Return those batches that are in ``batches``, of some given with their receipt, epoch milliseconds."""
+        found: set[str] = set()
+        for chunk in _chunks(sorted(received_ms, key=received_ms.__getitem__)):
+            rows = self._clickhouse.rows(
+                "SELECT DISTINCT batch_id FROM batch_rows "  # noqa: S608 - a constant
+                f"WHERE {_WITHIN} AND batch_id IN {{ids:Array(String)}}",
+                {"ids": chunk, "from": received_ms[chunk[0]], "to": received_ms[chunk[-1]] + 1},
+            )
+            found |= {row[0] for row in rows}
+        # Two copies of a batch may have different receipts: one that is too far from when Kafka took it is not kept.
+        for chunk in _chunks([batch_id for batch_id in received_ms if batch_id not in found]):
+            rows = self._clickhouse.rows(
+                "SELECT DISTINCT batch_id FROM batch_rows WHERE batch_id IN {ids:Array(String)}", {"ids": chunk}
+            )
+            found |= {row[0] for row in rows}
+        return found
 
     def mids_of(self, batch_id: str, from_ms: int, to_ms: int, places: list[int]) -> list[tuple[int, str, str]]:
         """Return index, mid and outcome of these arrivals of a batch."""
@@ -253,8 +275,8 @@ class AuditStore:
         )
         return [(collector, int(first), int(count)) for collector, first, count in rows]
 
-    def offset_gaps(self, from_ms: int, to_ms: int) -> list[tuple[Place, int]]:
-        """Return runs of offsets of ``telemetry.raw`` that no batch has: the first, and how many.
+    def offset_gaps(self, from_ms: int, to_ms: int) -> Iterator[list[Gap]]:
+        """Yield the offsets of ``telemetry.raw`` that no batch has, in order; a list holds those of one partition.
 
         Within the present generation of each partition, between the least and the greatest offset of the time's
         batches, and below what is through.
@@ -271,15 +293,13 @@ class AuditStore:
                 parameters,
             )
         }
-        found: list[tuple[Place, int]] = []
         for topic, partition, low, high, _ in spans:
             for first, last in slices(int(low), int(high), _CHUNK_OFFSETS):
                 count = there.get((topic, int(partition), first // _CHUNK_OFFSETS), 0)
-                if count != last - first and len(found) < _MAX_GAPS:
-                    found += self._gaps_of(Place(topic, int(partition), first), last, from_ms, to_ms)
-        return found
+                if count != last - first:
+                    yield self._gaps_of(Place(topic, int(partition), first), last, from_ms, to_ms)
 
-    def _gaps_of(self, start: Place, last: int, from_ms: int, to_ms: int) -> list[tuple[Place, int]]:
+    def _gaps_of(self, start: Place, last: int, from_ms: int, to_ms: int) -> list[Gap]:
         rows = self._clickhouse.rows(
             "SELECT DISTINCT offset FROM batch_rows "  # noqa: S608 - constants
             f"INNER JOIN ({_SPANS}) AS spans USING (topic, partition) "
@@ -297,7 +317,7 @@ class AuditStore:
         found, expected = [], start.offset
         for offset in [*(int(row[0]) for row in rows), last]:
             if offset > expected:
-                found.append((Place(start.topic, start.partition, expected), offset - expected))
+                found.append(Gap(Place(start.topic, start.partition, expected), offset - expected))
             expected = offset + 1
         return found
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.kafka.admin import ensure_topics
@@ -80,6 +82,38 @@ def test_wrong_times_are_wrong_usage(clients: Outside) -> None:
 def test_without_kafka_what_needs_no_kafka_is_proven(clients: Outside) -> None:
     code, found = run_audit(clients, MIDSTREAM_KAFKA="127.0.0.1:9", MIDSTREAM_KAFKA_TIMEOUT_MS="500")
     assert code == 0, found
+
+
+async def copy_raw(servers: str, places: list[Row]) -> None:
+    """Append records of ``telemetry.raw`` to their partitions again."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=None)
+    producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
+    await consumer.start()
+    await producer.start()
+    try:
+        for place in places:
+            tp = TopicPartition(topics.RAW.name, place["partition"])
+            consumer.assign([tp])
+            consumer.seek(tp, place["offset"])
+            record = await consumer.getone(tp)
+            await producer.send_and_wait(tp.topic, record.value, record.key, tp.partition, headers=list(record.headers))
+    finally:
+        await producer.stop()
+        await consumer.stop()
+
+
+def test_batches_that_lie_in_kafka_twice_are_proven(clients: Outside) -> None:
+    """Only one place of each is kept: the others' offsets have no batch, and Kafka tells why."""
+    places = clients.clickhouse.named_rows("SELECT partition, offset FROM batches ORDER BY partition, offset")
+    for _ in range(3):
+        run_apart(copy_raw(clients.pipeline.kafka_servers, places))
+    wait_complete(clients, send_some(clients))
+    clients.clickhouse.command("OPTIMIZE TABLE batch_rows FINAL")
+    assert clients.value("SELECT max(offset) + 1 - uniqExact(offset) FROM batch_rows GROUP BY partition LIMIT 1") > 0
+    code, found = run_audit(clients)
+    assert code == 0, found
+    assert found["batches"] == 8
+    assert found["notes"] == []
 
 
 async def remake(settings: Settings, name: str) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from midstream.audit.findings import Report, parse_time
 from midstream.audit.run import NothingCompleteError, audit
-from midstream.audit.store import AuditStore
+from midstream.audit.store import AuditStore, Gap, Place
 from midstream.clickhouse.client import ClickHouse
+from midstream.receipt import Receipt
 from midstream.settings import Settings
 from tests.contract.engine.conftest import free_port
 
@@ -40,6 +42,22 @@ def stored(clickhouse: ClickHouse, batch_id: str, places: Sequence[int], at: str
         f"SELECT if('{mid}' = '', concat('{batch_id}-', toString(place)), '{mid}') AS mid, xxh3(mid), 'START', "
         f"'{batch_id}', place, '{at}' FROM (SELECT arrayJoin({list(places)}) AS place)"
     )
+
+
+class Recorder(ClickHouse):
+    """Keeps what is asked."""
+
+    def __init__(self, clickhouse: ClickHouse) -> None:
+        self.__dict__ = clickhouse.__dict__
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
+        self.asked.append((sql, parameters or {}))
+        return super().rows(sql, parameters)
+
+    def named_rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        self.asked.append((sql, parameters or {}))
+        return super().named_rows(sql, parameters)
 
 
 @pytest.fixture
@@ -206,6 +224,65 @@ def test_a_batch_that_lies_in_kafka_twice_leaves_no_gap_in_the_numbers(sound: Cl
     assert not report.proven
 
 
+class CopiesReader:
+    """Kafka, where every odd offset holds another copy of the batch before it, or of one that is nowhere."""
+
+    def __init__(self, lost: int = -1) -> None:
+        self._lost = lost
+
+    @asynccontextmanager
+    async def open(self, _: Settings) -> AsyncIterator[CopiesReader]:
+        yield self
+
+    async def receipts(self, gaps: Sequence[Gap]) -> AsyncGenerator[tuple[Gap, Receipt | None], None]:
+        for gap in gaps:
+            assert gap.count == 1
+            offset = gap.start.offset
+            batch_id = "lost" if offset == self._lost else f"a-long-name-of-a-batch-{offset // 2}"
+            at_ms = parse_time("2026-01-01 11:00")
+            yield gap, Receipt(batch_id=batch_id, received_at_ms=at_ms, events=0, sequence=0, collector="", bytes=0)
+
+    async def read(self, places: Collection[Place]) -> AsyncIterator[tuple[Place, None]]:
+        for place in places:
+            yield place, None
+
+
+def test_many_copies_in_kafka_are_no_fault(sound: ClickHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = 12_000
+    sound.command(
+        "INSERT INTO batch_rows (batch_id, received_at, topic, partition, offset, sequence, collector, source, "
+        "appended_at) SELECT concat('a-long-name-of-a-batch-', toString(number)), '2026-01-01 11:00:00', "
+        f"'telemetry.raw', 9, number * 2, number, 'c/9', 'http', '{AT}' FROM numbers({copies + 1})"
+    )
+    sound.command(
+        "INSERT INTO progress_rows (topic, partition, complete_offset, published_at, since) "
+        f"VALUES ('telemetry.raw', 9, {copies * 3}, '{COMPLETE}', '{AT}')"
+    )
+    monkeypatch.setattr("midstream.audit.run.RawReader", CopiesReader())
+    recorder = Recorder(sound)
+    report = run(recorder)
+    assert report.proven, report.as_dict()
+    assert all(len(str(parameters)) < 100_000 for _, parameters in recorder.asked)  # a server takes 128 KiB in one
+    monkeypatch.setattr("midstream.audit.run.RawReader", CopiesReader(lost=21_001))
+    (found,) = run(sound).findings
+    assert (found.kind, found.batch_id, found.partition, found.offset) == ("offset_gap", "lost", 9, 21_001)
+    monkeypatch.setattr("midstream.audit.run._MAX_RECORDS_READ", 11_999)
+    assert "11999" in run(sound).unchecked[0]
+
+
+def test_many_batches_are_asked_for_in_portions(sound: ClickHouse) -> None:
+    recorder = Recorder(sound)
+    asked = [*(f"a-name-that-is-as-long-as-a-uuid-{number}" for number in range(5_000)), "b1", "b3"]
+    begin, end = parse_time(AT), parse_time(COMPLETE)
+    assert {one: place.offset for one, place in AuditStore(recorder).places(asked, begin, end).items()} == {
+        "b1": 1,
+        "b3": 3,
+    }
+    # A copy may have another time of receipt.
+    assert AuditStore(recorder).known(dict.fromkeys(asked, begin) | {"b3": end}) == {"b1", "b3"}
+    assert all(len(str(parameters)) < 100_000 for _, parameters in recorder.asked)
+
+
 def test_what_an_older_generation_lacks_is_not_asked_for(sound: ClickHouse) -> None:
     batch(sound, 90, at="2026-01-01 09:00:00", collector="c/1", source="spool")
     assert run(sound).unchecked == []
@@ -245,22 +322,6 @@ def test_nothing_is_proven_of_what_may_all_be_in_flight(sound: ClickHouse) -> No
     for start in (None, "2026-01-01"):
         with pytest.raises(NothingCompleteError, match=r"2026-01-01T12:00:01\.000Z"):
             run(sound, start)
-
-
-class Recorder(ClickHouse):
-    """Keeps what is asked."""
-
-    def __init__(self, clickhouse: ClickHouse) -> None:
-        self.__dict__ = clickhouse.__dict__
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-
-    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
-        self.asked.append((sql, parameters or {}))
-        return super().rows(sql, parameters)
-
-    def named_rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        self.asked.append((sql, parameters or {}))
-        return super().named_rows(sql, parameters)
 
 
 MANY = 300_000
