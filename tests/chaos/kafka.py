@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.kafka.admin import ensure_topics
+from midstream.kafka.marks import Mark, decode_mark
 from midstream.settings import Settings
 from tests.support.waiting import wait_until
 
@@ -51,6 +52,10 @@ class Kafka:
     def committed(self, group: str) -> Ends:
         """Return what a group has committed. Raises as :meth:`lag`."""
         return self._run(self._committed_by(group))
+
+    def marks(self) -> list[Mark]:
+        """Return the newest mark of each collector. Raises as :meth:`lag`."""
+        return self._run(self._marks())
 
     def delete_group(self, group: str, timeout_s: float = 60.0) -> None:
         """Delete a group with its offsets, once it has no members."""
@@ -97,6 +102,23 @@ class Kafka:
             return await _committed(admin, group)
         finally:
             await admin.close()
+
+    async def _marks(self) -> list[Mark]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_servers, auto_offset_reset="earliest")
+        try:
+            await consumer.start()
+            numbers = await _numbers(self._admin())
+            places = [TopicPartition(topics.COLLECTORS.name, number) for number in numbers]
+            consumer.assign(places)
+            ends = await consumer.end_offsets(places)
+            newest: dict[str, Mark] = {}
+            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    for mark in (decode_mark(record.value) for record in records if record.value):
+                        newest[mark.id] = mark
+            return list(newest.values())
+        finally:
+            await consumer.stop()
 
     async def _lag(self) -> dict[str, int]:
         admin, consumer = self._admin(), AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_servers)
@@ -148,6 +170,15 @@ class Kafka:
                 await asyncio.sleep(0.1)
         finally:
             await admin.close()
+
+
+async def _numbers(admin: AIOKafkaAdminClient) -> list[int]:
+    try:
+        await admin.start()
+        [described] = await admin.describe_topics([topics.COLLECTORS.name])
+        return [part["partition"] for part in described["partitions"]]
+    finally:
+        await admin.close()
 
 
 async def _ends(admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, topic: str) -> Ends:

@@ -180,5 +180,6 @@ def _wait_complete(run: Run) -> list[str]:
         if complete:
             return []
         if time.monotonic() > deadline:
+            run.notes["marks"] = run.world.ask(run.world.kafka.marks)
             return [f"`complete_until` is not past the last batch after {_COMPLETE_S:.0f} s"]
         time.sleep(_POLL_S)
