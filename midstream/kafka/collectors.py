@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from midstream.kafka.marks import Mark, decode_mark, encode_mark
@@ -81,16 +83,28 @@ async def read_marks(settings: Settings, stall_s: float) -> dict[str, Mark]:
 
     try:
         async with asyncio.timeout(stall_s):
+            partitions = await _partitions(settings)
             await consumer.start()
-            await consumer.topics()  # without a subscription it knows no topic until it asks
-        partitions = [TopicPartition(COLLECTORS.name, n) for n in consumer.partitions_for_topic(COLLECTORS.name) or ()]
-        consumer.assign(partitions)
-        async with asyncio.timeout(stall_s):
+            consumer.assign(partitions)
             await consumer.seek_to_beginning(*partitions)
         await read_to_end(consumer, partitions, take, stall_s)
     finally:
         await consumer.stop()
     return marks
+
+
+async def _partitions(settings: Settings) -> list[TopicPartition]:
+    """Ask Kafka itself: a consumer without a subscription may or may not know of a topic."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers)
+    try:
+        await admin.start()
+        described = await admin.describe_topics([COLLECTORS.name])
+    finally:
+        await admin.close()
+    found = [TopicPartition(entry["topic"], part["partition"]) for entry in described for part in entry["partitions"]]
+    if not found:
+        raise UnknownTopicOrPartitionError(COLLECTORS.name)
+    return found
 
 
 async def retire(settings: Settings, mark: Mark, timeout_s: float) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from midstream import topics
@@ -51,13 +52,6 @@ class SlowConsumer:
 
     async def stop(self) -> None: ...
 
-    async def topics(self) -> set[str]:
-        return {C.topic}
-
-    def partitions_for_topic(self, topic: str) -> set[int]:
-        assert topic == C.topic
-        return {0}
-
     def assignment(self) -> set[TopicPartition]:
         return self._assigned
 
@@ -80,6 +74,19 @@ class SlowConsumer:
         taken = list(self._records[self._at : self._at + self._piece])
         self._at += len(taken)
         return {C: taken} if taken else {}
+
+
+class Admin:
+    """Knows that topic."""
+
+    def __init__(self, **_: object) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        return [{"topic": name, "partitions": [{"partition": 0}] if name == C.topic else []} for name in names]
 
 
 @pytest.fixture
@@ -115,8 +122,20 @@ async def test_many_marks_are_read_however_long_it_takes_and_few_are_decoded(
 
 async def test_an_operator_sees_many_marks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectors, "AIOKafkaConsumer", lambda **_: SlowConsumer(MANY, 100, STALL_S / 4))
+    monkeypatch.setattr(collectors, "AIOKafkaAdminClient", Admin)
     found = await collectors.read_marks(SLOW, STALL_S)
     assert {id_: mark.low_ms for id_, mark in found.items()} == NEWEST
+
+
+async def test_without_the_topic_an_operator_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing(Admin):
+        async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+            return [{"topic": name, "partitions": []} for name in names]
+
+    monkeypatch.setattr(collectors, "AIOKafkaConsumer", lambda **_: SlowConsumer(MANY, 100, 0))
+    monkeypatch.setattr(collectors, "AIOKafkaAdminClient", Nothing)
+    with pytest.raises(UnknownTopicOrPartitionError):
+        await collectors.read_marks(SLOW, STALL_S)
 
 
 async def test_marks_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,13 +156,6 @@ async def test_the_first_round_may_take_longer_than_the_limit_of_one_answer(monk
 
     async def partitions(_: object, *names: str) -> list[TopicPartition]:
         return [C] if names == (C.topic,) else []
-
-    class Admin:
-        def __init__(self, **_: object) -> None: ...
-
-        async def start(self) -> None: ...
-
-        async def close(self) -> None: ...
 
     class Done(Exception):  # noqa: N818 - it is no error
         """It came so far."""
