@@ -24,6 +24,7 @@ from prometheus_client import start_http_server
 from midstream.logs import configure_logs, get_logger
 from midstream.metrics import FATAL_ERRORS
 from midstream.settings import Settings, SettingsError, get_settings
+from processors.stray import unless_cancelled
 
 log = get_logger(__name__)
 
@@ -154,7 +155,7 @@ async def or_crash(
     """Await ``work``; any error ends the process, after ``on_error``. A process's top: the one place that may catch
     all."""
     try:
-        await work
+        await unless_cancelled(work)
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit

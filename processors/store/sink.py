@@ -21,6 +21,7 @@ from midstream.settings import Settings
 from processors.lease import Lease
 from processors.store.units import InsertUnit
 from processors.store.verdicts import to_arrow
+from processors.stray import stop_in_time
 
 log = get_logger(__name__)
 
@@ -60,7 +61,7 @@ class TableSink:
         """Consume until cancelled.
 
         Raises:
-            ClickHouseError, KafkaError: the worker must end and begin again at the committed offsets.
+            ClickHouseError, KafkaError, TimeoutError: the worker must end and begin again at the committed offsets.
         """
         instance = self._settings.worker_id
         consumer = AIOKafkaConsumer(
@@ -84,12 +85,14 @@ class TableSink:
                 if not records:
                     continue
                 await asyncio.to_thread(self._insert, records)
-                await consumer.commit({tp: part[-1].offset + 1 for tp, part in taken.items()})
+                # aiokafka may wait for ever for the group's coordinator after Kafka was away.
+                async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
+                    await consumer.commit({tp: part[-1].offset + 1 for tp, part in taken.items()})
                 # Let records gather: an insert has a fixed cost of milliseconds in ClickHouse.
                 if len(records) < _MAX_RECORDS:
                     await asyncio.sleep(self._interval_s)
         finally:
-            await consumer.stop()
+            await stop_in_time(self._group, consumer.stop())
 
     def _insert(self, records: Sequence[ConsumerRecord[Any, Any]]) -> None:
         rows = self._to_rows(records)

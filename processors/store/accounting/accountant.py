@@ -26,6 +26,7 @@ from processors.store.accounting.offsets import first_records, partitions_of
 from processors.store.accounting.progress import Offsets, Progress
 from processors.store.accounting.settled import MINUTE_S, Settled
 from processors.store.accounting.watermark import Watermark
+from processors.stray import stop_in_time, unless_cancelled
 
 log = get_logger(__name__)
 
@@ -73,8 +74,8 @@ class Accountant:
         self._published_ms = self._watermark.reached_ms
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._publish_progress())
-                tasks.create_task(self._watch_losses())
+                tasks.create_task(unless_cancelled(self._publish_progress()))
+                tasks.create_task(unless_cancelled(self._watch_losses()))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None  # one is enough to end the worker
 
@@ -90,9 +91,9 @@ class Accountant:
                 await asyncio.to_thread(self._publish)
                 await asyncio.sleep(_INTERVAL_S)
         finally:
-            await consumer.stop()
-            await self._marks.stop()
-            await admin.close()
+            await stop_in_time("progress", consumer.stop())
+            await stop_in_time("marks", self._marks.stop())
+            await stop_in_time("admin", admin.close())
 
     async def _take_round(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
         """Take one round. Its order matters: marks, ends of ``telemetry.raw``, and then how far the groups are."""
