@@ -26,10 +26,13 @@ async def test_a_future_that_is_cancelled_within_is_an_error() -> None:
 
 
 async def test_a_task_group_hears_of_it() -> None:
-    with pytest.raises(ExceptionGroup) as raised:
+    async def both() -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(unless_cancelled(asyncio.sleep(3600)))
             tasks.create_task(unless_cancelled(waits_for_a_cancelled_future()))
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await both()
     assert [type(error) for error in raised.value.exceptions] == [StrayCancelError]
 
 
