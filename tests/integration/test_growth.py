@@ -28,6 +28,8 @@ from tests.support.waiting import wait_until
 PARTITIONS = 4
 BATCHES = 400
 MORE_S = 150.0
+_PAUSE_S = 1.0
+"""Nothing is sealed for forty seconds of a growth: what is sent meanwhile should be load, and no backlog of minutes."""
 
 MIDDLE = (topics.VALID.name, topics.DEAD.name)
 
@@ -234,6 +236,7 @@ def grow_meanwhile(clients: Outside, traffic: Traffic, extras: dict[str, Extra],
             assert time.monotonic() < deadline
             traffic.send(100)
             extras["validate"].keep()
+            time.sleep(_PAUSE_S)
         growth.result()
 
 
@@ -280,7 +283,7 @@ def test_growth_that_nobody_announced_while_a_worker_is_frozen(
         sending.result()
     ask_kafka(pipeline, lambda admin: add_partitions(admin, topics.VALID.name, 12))
     traffic.send(100)
-    wait_until("the other one seals under 12", lambda: sealing(pipeline) == [12], 90, 0.5)
+    wait_until("the other one seals under 12", lambda: sealing(pipeline) == [12], 150, 0.5)
     traffic.send()
     frozen.signal(signal.SIGCONT)
     wait_until("the frozen one has ended itself", frozen.ended, 30)
