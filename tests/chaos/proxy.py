@@ -85,7 +85,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(run(), self._loop).result(_START_S)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK_BYTES)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=_CHUNK_BYTES)
 
     async def _end(self) -> None:
         if self._server is not None:
@@ -104,10 +104,13 @@ class Proxy:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of ours: of its own ones asyncio tells in the log when they are cancelled.
+        task = self._loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if self._fault is Fault.CUT:
                 writer.transport.abort()
@@ -124,7 +127,6 @@ class Proxy:
         except (OSError, EOFError, asyncio.LimitOverrunError):
             pass  # either side has gone, which is what connections do here
         finally:
-            self._tasks.discard(task)
             writer.transport.abort()
 
     async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
