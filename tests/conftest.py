@@ -2,6 +2,10 @@
 
 from hypothesis import HealthCheck, settings
 
+# Wall time says nothing on a machine that others use too.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
+
 # --hypothesis-profile=deep: for hours on one's own machine, not for every change.
 settings.register_profile(
     "deep",
