@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What the one who runs this has set is not what is tested.
     for name in [name for name in os.environ if name.startswith("MIDSTREAM_")]:
         del os.environ[name]
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     configure_logs(Settings.model_validate({"log_level": "warning"}), "chaos")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is away is what is wanted here
     try:
