@@ -18,6 +18,7 @@ from ingest.publish import MakeReceipt, NotPublishedError, OutcomeUnknownError, 
 from ingest.received import Received
 from ingest.replies import ErrorCode
 from ingest.spool.spool import SpoolFailedError, SpoolFullError, SpoolUnknownError
+from midstream.kafka.producer import RecordTooLarge
 from midstream.receipt import Receipt
 from midstream.settings import Settings
 
@@ -95,6 +96,8 @@ class Keeper:
                 await self._publisher.publish(body, key, make, hold.release)
             except NotPublishedError:
                 pass
+            except RecordTooLarge:
+                raise NotKeptError(ErrorCode.BODY_TOO_LARGE) from None
             except OutcomeUnknownError as unknown:
                 await self._copy(body, key, unknown.receipt)
                 return

@@ -69,6 +69,7 @@ class Publisher(Protocol):
 
         Raises:
             NotPublishedError: it was not handed over.
+            RecordTooLarge: it never will be.
             OutcomeUnknownError: it was, and no acknowledgement came in time, or none is to be expected soon.
         """
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+
+import pytest
 
 from tests.integration.outside import Outside, make_event
 from tests.support.pipeline import Pipeline
@@ -10,6 +13,13 @@ from tests.support.pipeline import Pipeline
 LIMIT_S = 2.0
 VERDICT_LIMIT_S = 3.0
 POLL_S = 0.02
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A pipeline that nothing has gone through."""
+    with Pipeline(tmp_path_factory.mktemp("fresh") / "home") as running:
+        yield running
 
 
 def seconds_until_visible(outside: Outside, eid: str = "INTERACT", events: int = 20) -> float:
@@ -24,8 +34,8 @@ def seconds_until_visible(outside: Outside, eid: str = "INTERACT", events: int =
     return time.monotonic() - began
 
 
-def test_visible_within_two_seconds_cold_and_warm(quiet: Pipeline) -> None:
-    outside = Outside(quiet)
+def test_visible_within_two_seconds_cold_and_warm(fresh: Pipeline) -> None:
+    outside = Outside(fresh)
     # This opens the connection; nothing has gone through the pipeline yet.
     assert outside.value("SELECT count() FROM events") == 0
     first = seconds_until_visible(outside)
@@ -40,19 +50,19 @@ def test_visible_within_two_seconds_cold_and_warm(quiet: Pipeline) -> None:
     assert idle < LIMIT_S
 
 
-def test_visible_within_two_seconds_after_a_restart(quiet: Pipeline) -> None:
-    quiet.stop()
-    quiet.start()
-    outside = Outside(quiet)
+def test_visible_within_two_seconds_after_a_restart(fresh: Pipeline) -> None:
+    fresh.stop()
+    fresh.start()
+    outside = Outside(fresh)
     assert outside.value("SELECT count() FROM events") > 0
     first = seconds_until_visible(outside)
     print(f"first after a restart {first:.2f} s")
     assert first < LIMIT_S
 
 
-def test_rejects_and_duplicates_are_visible_soon(quiet: Pipeline) -> None:
+def test_rejects_and_duplicates_are_visible_soon(fresh: Pipeline) -> None:
     """They gather a little longer, for fewer inserts, and are still there within the limit."""
-    outside = Outside(quiet)
+    outside = Outside(fresh)
     event = make_event()
     outside.settle([outside.send([event])])
     began = time.monotonic()

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ingest.spool.segment import DAMAGED, list_segments
+from midstream.kafka.producer import RecordTooLarge
 from midstream.receipt import encode_receipt
 from midstream.registry.credentials import Issued
 from midstream.settings import MIB, Settings
@@ -331,3 +332,15 @@ async def test_stop_drains_and_closes(settings: Settings, publisher: MemoryPubli
     assert publisher.marks[-1].open is False
     state: dict[str, Any] = json.loads((slot_of(settings) / "state.json").read_bytes())
     assert state == {"id": publisher.marks[-1].id, "open": False, "settled": True}
+
+
+async def test_what_the_producer_never_takes_is_too_large(
+    settings: Settings, publisher: MemoryPublisher, app_credential: Issued
+) -> None:
+    publisher.fault = RecordTooLarge("a record of 9000000 bytes")
+    async with serving(settings, publisher, app_credential.token) as client:
+        reply = await client.post(PATH, content=body_of(1))
+        assert (reply.status_code, reply.json()["params"]["err"]) == (413, "BODY_TOO_LARGE")
+        assert list_segments(slot_of(settings)) == []  # it would come out of the spool no better
+        publisher.fault = None
+        await post(client, body_of(2))
