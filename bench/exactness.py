@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,9 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
+from bench.blocks import open_judge, raw_records, seal, store_records
 from bench.engine import Engine, temporary_engine
-from bench.mix import batches
 from bench.stored import fill
-from midstream import topics
-from midstream.events.judge import Judge
-from midstream.events.schemas import load_schemas
-from midstream.receipt import Receipt, encode_receipt
 from midstream.settings import Settings
 from processors.lease import Lease
 from processors.store import storer as storer_module
@@ -37,8 +33,6 @@ from processors.store.dedupe.decide import Decision
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
 from processors.store.storer import Storer, StoreRecord
-from processors.validate.round import Round
-from processors.validate.split import RawRecord
 
 _BATCH_EVENTS = 20
 _PARTITIONS = 2
@@ -48,32 +42,8 @@ _DAY_S = 24 * 3600
 
 def make_blocks(settings: Settings, seed: int, events: int) -> list[StoreRecord]:
     """Return blocks as ``validate`` seals them when it has much to do; without the invalid events."""
-    judge = Judge(load_schemas(None), settings.max_event_bytes, settings.max_event_depth)
-    now_ms = time.time_ns() // 1_000_000
-    found: list[StoreRecord] = []
-
-    def keep(sealed: Iterator[Any]) -> None:
-        for block in sealed:
-            if block is not None and block.topic == topics.VALID.name:
-                found.append(StoreRecord(block.topic, block.partition, len(found), now_ms, block.value))
-
-    round_ = Round(settings, judge, _PARTITIONS, 0)
-    for number, batch in enumerate(batches(seed, events, _BATCH_EVENTS, now_ms)):
-        receipt = Receipt(
-            batch_id=f"{seed}-{number}",
-            received_at_ms=now_ms,
-            events=batch.events,
-            sequence=number,
-            collector="bench",
-            bytes=len(batch.body),
-        )
-        header = (topics.RECEIPT_HEADER, encode_receipt(receipt))
-        keep(round_.add(RawRecord(topics.RAW.name, 0, number, now_ms, batch.body, [header])))
-        if number % settings.max_batches_in_flight == settings.max_batches_in_flight - 1:
-            keep(round_.finish())
-            round_ = Round(settings, judge, _PARTITIONS, 0)
-    keep(round_.finish())
-    return found
+    records = raw_records(seed, events, _BATCH_EVENTS)
+    return store_records(seal(settings, open_judge(settings), records, _PARTITIONS))
 
 
 class _Nothing(DedupeCache):

@@ -6,10 +6,12 @@ INTERACT 45%, IMPRESSION 25%, START and END 10%, LOG 10%, ASSESS 5%, ERROR 3%, S
 
 from __future__ import annotations
 
+import gzip
 import random
+import re
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -18,7 +20,10 @@ _SHARES = {"INTERACT": 45, "IMPRESSION": 25, "START": 5, "END": 5, "LOG": 10, "A
 _RESENT = 0.02
 _INVALID = 0.01
 _PEOPLE = 10_000
+_OBJECTS = 500
 _HELD = 2_000
+_GZIP_LEVEL = 6  # what clients use unless they are told otherwise
+_MID = re.compile(rb'("mid":"[A-Z]+:)([0-9a-f]{8})')
 
 
 def _extra(rng: random.Random) -> dict[str, Any]:
@@ -68,6 +73,18 @@ _EDATA: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
+def _user_id(number: int) -> str:
+    return f"user-{number:05d}-9f8e7d6c5b4a"
+
+
+def _device_id(number: int) -> str:
+    return f"device-{number:05d}-1a2b3c4d5e6f7a8b9c0d"
+
+
+def _object_id(number: int) -> str:
+    return f"do_{number:06d}"
+
+
 def _event(rng: random.Random, eid: str, ets_ms: int) -> dict[str, Any]:
     person = rng.randrange(_PEOPLE)
     return {
@@ -75,17 +92,17 @@ def _event(rng: random.Random, eid: str, ets_ms: int) -> dict[str, Any]:
         "ets": ets_ms,
         "ver": "3.0",
         "mid": f"{eid}:{uuid.UUID(int=rng.getrandbits(128)).hex}",
-        "actor": {"id": f"user-{person:05d}-9f8e7d6c5b4a", "type": "User"},
+        "actor": {"id": _user_id(person), "type": "User"},
         "context": {
             "channel": f"channel-{person % 5}",
             "env": "home",
             "pdata": {"id": "prod.app", "pid": "mobile", "ver": "4.10.2"},
             "sid": uuid.UUID(int=rng.getrandbits(128)).hex,
-            "did": f"device-{person:05d}-1a2b3c4d5e6f7a8b9c0d",
+            "did": _device_id(person),
             "cdata": [{"type": "Session", "id": "s1"}],
             "rollup": {"l1": "ORG_001"},
         },
-        "object": {"id": f"do_{rng.randrange(500):06d}", "type": "Content", "ver": "1", "rollup": {"l1": "do_1"}},
+        "object": {"id": _object_id(rng.randrange(_OBJECTS)), "type": "Content", "ver": "1", "rollup": {"l1": "do_1"}},
         "tags": ["a1b2"],
         "edata": _EDATA[eid](rng),
     }
@@ -101,6 +118,19 @@ class Batch:
     """Events of a mid that no batch before held."""
     resent: int
     invalid: int
+
+    def compressed(self) -> Batch:
+        """Return the same batch with its body as gzip."""
+        return replace(self, body=gzip.compress(self.body, _GZIP_LEVEL, mtime=0))
+
+    def renewed(self, number: int) -> Batch:
+        """Return the batch (plain) with other mids: the same for the same ``number``, so that what is resent among
+        batches stays so among the renewed ones."""
+
+        def renew(found: re.Match[bytes]) -> bytes:
+            return b"%b%08x" % (found[1], int(found[2], 16) ^ number)
+
+        return replace(self, body=_MID.sub(renew, self.body))
 
 
 def batches(seed: int, events: int, batch_events: int, ets_ms: int) -> Iterator[Batch]:
@@ -129,3 +159,16 @@ def batches(seed: int, events: int, batch_events: int, ets_ms: int) -> Iterator[
         held = (held + fresh)[-_HELD:]
         head = orjson.dumps({"id": "api.telemetry", "ver": "3.0", "params": {"msgid": f"{seed}-{number}"}})
         yield Batch(head[:-1] + b',"events":[' + b",".join(texts) + b"]}", batch_events, len(fresh), resent, invalid)
+
+
+def dimension_rows() -> dict[str, list[bytes]]:
+    """Return a row for each user, device and object of the mix, as lines of JSON by type of dimension."""
+    return {
+        "user": [_row(_user_id(n), state=f"State {n % 30}", district=f"District {n % 700}") for n in range(_PEOPLE)],
+        "device": [_row(_device_id(n), os=f"Android {n % 9}", make=f"Maker {n % 40}") for n in range(_PEOPLE)],
+        "content": [_row(_object_id(n), name=f"Lesson {n}", subject=f"Subject {n % 12}") for n in range(_OBJECTS)],
+    }
+
+
+def _row(id_: str, **attributes: str) -> bytes:
+    return orjson.dumps({"id": id_, "attributes": attributes})

@@ -1,0 +1,224 @@
+"""One load on a running pipeline: sent, waited for, counted, and what it cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from bench.control import parse_us_per_event
+from bench.pipeline import ROOT, BenchError, BenchPipeline
+from bench.processes import OURS, Watch
+from bench.sender import Plan, Sent
+from midstream.clickhouse.client import ClickHouse, open_client
+
+_READY_TIMEOUT_S = 120.0
+_SETTLE_S = 120.0
+_SETTLE_POLL_S = 0.25
+_BLOCK_LOG_S = 3.0  # the log of blocks is written once a second
+_QUANTILES = (0.5, 0.95, 0.99)
+
+_VISIBLE = """
+SELECT batch_id, toUnixTimestamp64Milli(max(visible_at)), count()
+FROM (SELECT batch_id, stored_at, mid_hash FROM events WHERE received_at >= fromUnixTimestamp64Milli({since:Int64})) AS e
+INNER JOIN (SELECT partition, partitions, stored_at, max(visible_at) AS visible_at FROM block_rows
+    WHERE stored_at >= fromUnixTimestamp64Milli({since:Int64}) GROUP BY partition, partitions, stored_at) AS b
+    ON e.stored_at = b.stored_at
+WHERE e.mid_hash % b.partitions = b.partition
+GROUP BY batch_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent."""
+
+    events: int
+    batch_events: int = 20
+    gzip: bool = False
+    rate_events_s: float = 0.0
+    connections: int = 16
+
+    @property
+    def name(self) -> str:
+        """How the report names it."""
+        return f"{self.batch_events}, {'gzip' if self.gzip else 'plain'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a load, and what it cost. CPU in microseconds an event."""
+
+    events: int
+    sent: Sent
+    accepted_per_s: float
+    stored_per_s: float
+    cpu_us: dict[str, float]
+    sender_us: float
+    control_us: float
+    visible_ms: dict[str, float]
+    reply_ms: dict[str, float]
+    peak_mb: dict[str, float]
+    counts: dict[str, int]
+    expected: dict[str, int]
+    troubles: list[str] = field(default_factory=list)
+    """Why the counts are not exact, or the figures not to be believed; empty when all is well."""
+
+    @property
+    def ours_us(self) -> float:
+        """CPU of Midstream's own processes."""
+        return sum(self.cpu_us.get(kind, 0.0) for kind in OURS)
+
+    @property
+    def all_us(self) -> float:
+        """CPU of everything, engine and broker included."""
+        return sum(self.cpu_us.values())
+
+    def for_json(self) -> dict[str, object]:
+        """Return all of it but each single reply."""
+        plain: dict[str, object] = msgspec.to_builtins(self)
+        plain["sent"] = {k: v for k, v in msgspec.to_builtins(self.sent).items() if k not in ("replies", "reply_ms")}
+        return plain
+
+
+class Runner:
+    """Runs loads on one pipeline, each with mids of its own."""
+
+    _next_seed = 1
+
+    def __init__(self, pipeline: BenchPipeline) -> None:
+        self._pipeline = pipeline
+
+    def run(self, load: Load) -> Outcome:
+        """Send, wait until all is in ClickHouse, and return what it took.
+
+        Raises:
+            BenchError: the sender ended without a report.
+        """
+        control_before = parse_us_per_event()
+        clickhouse = open_client(self._pipeline.settings)
+        try:
+            with self._sender(load) as sender, Watch(self._pipeline.home) as watch:
+                since_ms = time.time_ns() // 1_000_000
+                sent = _let_send(sender)
+                expected = {"stored": sent.fresh, "duplicate": sent.resent, "rejected": sent.invalid}
+                _settle(clickhouse, since_ms, expected)
+            time.sleep(_BLOCK_LOG_S)
+            counts = _counts(clickhouse, since_ms)
+            visible = clickhouse.rows(_VISIBLE, {"since": since_ms})
+        finally:
+            clickhouse.close()
+        control_us = min(control_before, parse_us_per_event())
+        last_ms = max((at for _, at, _ in visible), default=since_ms)
+        events = sent.accepted_events
+        return Outcome(
+            events=events,
+            sent=sent,
+            accepted_per_s=events / sent.sending_s,
+            stored_per_s=events / max((last_ms - since_ms) / 1000, 1e-3),
+            cpu_us={kind: used.cpu_s / events * 1e6 for kind, used in watch.usage.items()},
+            sender_us=sent.cpu_s / events * 1e6,
+            control_us=control_us,
+            visible_ms=_weighted_quantiles(
+                [at - sent.replies[batch_id] for batch_id, at, _ in visible if batch_id in sent.replies],
+                [rows for batch_id, _, rows in visible if batch_id in sent.replies],
+            ),
+            reply_ms=_weighted_quantiles(sent.reply_ms, [1] * len(sent.reply_ms)),
+            peak_mb={kind: used.peak_rss_bytes / 1e6 for kind, used in watch.usage.items()},
+            counts=counts,
+            expected=expected,
+            troubles=judge(sent, expected, counts, sum(rows for _, _, rows in visible), watch.ended),
+        )
+
+    @contextmanager
+    def _sender(self, load: Load) -> Iterator[subprocess.Popen[str]]:
+        seed = Runner._next_seed
+        Runner._next_seed += 1
+        plan = Plan(
+            port=self._pipeline.settings.port,
+            token=self._pipeline.app_token,
+            seed=seed,
+            events=load.events,
+            batch_events=load.batch_events,
+            gzip=load.gzip,
+            rate_events_s=load.rate_events_s,
+            connections=load.connections,
+        )
+        with subprocess.Popen(  # noqa: S603  our own command
+            [sys.executable, "-m", "bench.sender"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdin is not None  # noqa: S101  as asked for above
+                assert process.stdout is not None  # noqa: S101
+                process.stdin.write(msgspec.json.encode(plan).decode() + "\n")
+                process.stdin.flush()
+                if process.stdout.readline() != "ready\n":
+                    raise BenchError("the sender does not come up")
+                yield process
+            finally:
+                process.terminate()
+
+
+def _let_send(sender: subprocess.Popen[str]) -> Sent:
+    assert sender.stdin is not None  # noqa: S101  as _sender made it
+    assert sender.stdout is not None  # noqa: S101
+    sender.stdin.write("go\n")
+    sender.stdin.flush()
+    line = sender.stdout.readline()
+    if not line:
+        raise BenchError("the sender ended without a report")
+    return msgspec.json.decode(line, type=Sent)
+
+
+def judge(
+    sent: Sent, expected: Mapping[str, int], counts: Mapping[str, int], timed_events: int, ended: list[str]
+) -> list[str]:
+    """Return what is wrong with the counts of a load, by the sender's ledger; nothing when they are exact.
+
+    Events that may have been taken twice, for want of an answer, may be duplicates or rejects more; what is stored
+    is exact whatever happened.
+    """
+    troubles = [f"{kind} ended during the load" for kind in ended]
+    slack = {"stored": 0, "duplicate": sent.repeated_events, "rejected": sent.repeated_events}
+    for kind, wanted in expected.items():
+        if not wanted <= counts[kind] <= wanted + slack[kind]:
+            troubles.append(f"{kind}: {counts[kind]} instead of {wanted}")
+    if timed_events != counts["stored"]:
+        troubles.append(f"the time until visible is known of {timed_events} events of {counts['stored']}")
+    return troubles
+
+
+def _counts(clickhouse: ClickHouse, since_ms: int) -> dict[str, int]:
+    since = "fromUnixTimestamp64Milli({since:Int64})"
+    selects = [f"SELECT count() FROM {view} WHERE received_at >= {since}" for view in ("events", "duplicates", "rejects")]
+    found = [clickhouse.rows(sql, {"since": since_ms})[0][0] for sql in selects]
+    return dict(zip(("stored", "duplicate", "rejected"), found, strict=True))
+
+
+def _settle(clickhouse: ClickHouse, since_ms: int, expected: Mapping[str, int]) -> None:
+    """Wait until the counts are as expected, or the time is over; they are judged afterwards."""
+    deadline = time.monotonic() + _SETTLE_S
+    while time.monotonic() < deadline:
+        found = _counts(clickhouse, since_ms)
+        if all(found[kind] >= wanted for kind, wanted in expected.items()):
+            return
+        time.sleep(_SETTLE_POLL_S)
+
+
+def _weighted_quantiles(values: list[float], weights: list[int]) -> dict[str, float]:
+    """Return p50, p95 and p99: the least value at or below which so large a share of the weight lies."""
+    if not values:
+        return {f"p{q * 100:g}": float("nan") for q in _QUANTILES}
+    order = np.argsort(values)
+    reached = np.cumsum(np.asarray(weights)[order])
+    places = [int(np.searchsorted(reached, q * reached[-1])) for q in _QUANTILES]
+    return {f"p{q * 100:g}": float(np.asarray(values)[order[place]]) for q, place in zip(_QUANTILES, places, strict=True)}
