@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from processors.store.dimension_cache import Entry
 
 COLUMNS = ("user", "device", "content", "location", "flags")
+DENORMALISED_FROM = ("actor_type", "actor_id", "did", "object_id")
 
 _NONE, _FOUND, _MISSING = 0, 1, 2
 _STATES = (None, "found", "missing")
@@ -47,22 +48,23 @@ class _Joined:
 def _join(lookup: Lookup, type_: str, ids: pa.Array) -> _Joined:
     encoded = ids.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
+    none = distinct.index("") if "" in distinct else None  # the event refers to none
+    wanted = distinct if none is None else distinct[:none] + distinct[none + 1 :]
+    entries = lookup.get(type_, wanted) if wanted else []
+    texts = [entry.attributes for entry in entries]
+    locations = [entry.location for entry in entries]
+    states = [_FOUND if text else _MISSING for text in texts]
+    if none is not None:
+        texts.insert(none, "")
+        locations.insert(none, "")
+        states.insert(none, _NONE)
     codes = encoded.indices.to_numpy().astype(np.int64)
-    wanted = [id_ for id_ in distinct if id_]
-    by_id = dict(zip(wanted, lookup.get(type_, wanted), strict=True)) if wanted else {}
-    texts, states, locations = [], [], []
-    for id_ in distinct:
-        entry = by_id.get(id_)
-        texts.append(entry.attributes if entry else "")
-        states.append(_NONE if entry is None else _FOUND if entry.attributes else _MISSING)
-        locations.append(entry.location if entry else "")
-    return _Joined(
-        pa.array(texts, pa.string()).take(encoded.indices), np.array(states, dtype=np.int64)[codes], locations, codes
-    )
+    attributes = pa.array(texts, pa.string()).take(encoded.indices)
+    return _Joined(attributes, np.array(states, dtype=np.int64)[codes], locations, codes)
 
 
 def denormalise(rows: pa.RecordBatch, lookup: Lookup) -> list[pa.Array]:
-    """Return the columns :data:`COLUMNS` for these rows.
+    """Return the columns :data:`COLUMNS` for these rows, of which :data:`DENORMALISED_FROM` are read.
 
     The user is looked up by ``actor_id`` where the actor is a User, the device by ``did``, the content by
     ``object_id``; the location is the user's, else the device's.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from midstream import topics
@@ -24,9 +25,9 @@ from processors.store.block import mid_hashes, read_block
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.decide import decide
 from processors.store.dedupe.history import Hashes
-from processors.store.dedupe.recent import Arrival
+from processors.store.dedupe.recent import ARRIVAL_COLUMNS, Arrival
 from processors.store.dedupe.stored import StoredMids
-from processors.store.denormalise import COLUMNS, denormalise
+from processors.store.denormalise import COLUMNS, DENORMALISED_FROM, denormalise
 from processors.store.dimension_cache import DimensionCache
 from processors.store.same_content import same_content
 from processors.store.trials import try_block, try_letters
@@ -37,6 +38,7 @@ log = get_logger(__name__)
 
 _MS = pa.timestamp("ms", tz="UTC")
 _EXTRA = ("stored_at", *COLUMNS)
+_LOOKED_AT = [*ARRIVAL_COLUMNS, *DENORMALISED_FROM]
 _MAX_REJECTS_BYTES = 16 * 1024 * 1024
 _TEXTS_A_QUERY = 32
 _MID_CHARS_A_QUERY = 8_000  # a server takes 128 KiB in one parameter, and a character may take twelve bytes there
@@ -215,11 +217,13 @@ class Storer:
         by which ``block_rows`` says when they became visible."""
         decision = decide(block, hashes, partitions, cache)
         all_new = len(decision.new) == block.num_rows
-        new = block if all_new else block.take(pa.array(decision.new))
+        new = block.select(_LOOKED_AT)
+        new = new if all_new else new.take(pa.array(decision.new))
         rejects: list[dict[str, Any]] = []
         if new.num_rows:
-            stored_at = pa.array([stored_at_ms] * new.num_rows, _MS)
-            units = event_units(new, _EXTRA, [stored_at, *denormalise(new, self._dimensions)], seed)
+            stored_at = pa.array(np.full(new.num_rows, stored_at_ms), _MS)
+            extra = [stored_at, *denormalise(new, self._dimensions)]
+            units = event_units(block, None if all_new else decision.new, _EXTRA, extra, seed)
             write = partial(self._writer.write_events, tried_before=tried_before)
             with self.valid_tries.waiting():
                 refused = list(self._inserts.map(self.valid_tries.helping(write), units))
@@ -255,8 +259,8 @@ class Storer:
 
     def try_new(self, rows: pa.RecordBatch) -> None:
         """Take rows that are not stored through all steps but the insert."""
-        stored_at = pa.array([self._clock_ms()] * rows.num_rows, _MS)
-        for unit in event_units(rows, _EXTRA, [stored_at, *denormalise(rows, self._dimensions)], b""):
+        stored_at = pa.array(np.full(rows.num_rows, self._clock_ms()), _MS)
+        for unit in event_units(rows, None, _EXTRA, [stored_at, *denormalise(rows, self._dimensions)], b""):
             unit.body()
 
     def differs(self, block: pa.RecordBatch, found: list[tuple[int, Arrival]]) -> list[bool]:

@@ -70,6 +70,8 @@ def make_token(table: str, *values: bytes) -> str:
 
 def split_by_table(eids: pa.Array) -> Iterator[tuple[str, npt.NDArray[np.int64] | None]]:
     """Yield each table that these events go to with the indices of its rows; None instead when all go to one."""
+    if len(eids) == 0:
+        return
     encoded = eids.dictionary_encode()
     tables = [route(eid) for eid in encoded.dictionary.to_pylist()]
     distinct = sorted(set(tables))
@@ -83,20 +85,31 @@ def split_by_table(eids: pa.Array) -> Iterator[tuple[str, npt.NDArray[np.int64] 
 
 
 def event_units(
-    rows: pa.RecordBatch, extra_names: Sequence[str], extra: Sequence[pa.Array], value: bytes
+    block: pa.RecordBatch,
+    new: npt.NDArray[np.int64] | None,
+    extra_names: Sequence[str],
+    extra: Sequence[pa.Array],
+    value: bytes,
 ) -> list[InsertUnit]:
     """Return the units of a block's new rows.
 
     Args:
-        rows: the rows that are new.
+        block: its rows.
+        new: indices of those that are new; None: all are.
         extra_names: names of the columns that ``store`` adds.
-        extra: these columns.
+        extra: these columns, of the new rows.
         value: the Kafka value that the block came in.
     """
-    if rows.num_rows == 0:
-        return []
-    wide = pa.RecordBatch.from_arrays([*rows.columns, *extra], names=[*rows.schema.names, *extra_names])
-    return [
-        InsertUnit(table, wide if indices is None else wide.take(pa.array(indices)), make_token(table, value))
-        for table, indices in split_by_table(rows.column("eid"))
-    ]
+    names = [*block.schema.names, *extra_names]
+    eids = block.column("eid")
+    units = []
+    for table, indices in split_by_table(eids if new is None else eids.take(pa.array(new))):
+        places, added = new, extra
+        if indices is not None:
+            # Once from the block itself: taking rows of so many columns is what costs.
+            places = indices if new is None else new[indices]
+            added = [column.take(pa.array(indices)) for column in extra]
+        rows = block if places is None else block.take(pa.array(places))
+        wide = pa.RecordBatch.from_arrays([*rows.columns, *added], names=names)
+        units.append(InsertUnit(table, wide, make_token(table, value)))
+    return units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -65,10 +65,9 @@ class DedupeCache:
             suspect |= ~np.isin(hashes % np.uint64(max(self.of, 1)), loaded)
         return suspect
 
-    def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
+    def find(self, wanted: Sequence[tuple[int, str]]) -> dict[str, Arrival]:
         """Return the arrival that stored each of those mids that are stored: from memory, else from ClickHouse, in
         one query."""
-        wanted = list(wanted)
         found = self._recent.find(wanted)
         missing = [pair for pair in wanted if pair[1] not in found]
         if missing:

@@ -8,7 +8,7 @@ time in one order; so whoever decides on a record decides alike, and inserts the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from processors.store.dedupe.history import Hashes
-from processors.store.dedupe.recent import Arrival
+from processors.store.dedupe.recent import ARRIVAL_COLUMNS, Arrival, read_arrivals
 
 
 class Known(Protocol):
@@ -27,7 +27,7 @@ class Known(Protocol):
         """Tell for each hash of a block (spread over ``of`` partitions) whether its mid may be stored; False is
         certain."""
 
-    def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
+    def find(self, wanted: Sequence[tuple[int, str]]) -> dict[str, Arrival]:
         """Return the arrival that stored each of those mids that are stored."""
 
 
@@ -51,20 +51,23 @@ def decide(block: pa.RecordBatch, hashes: Hashes, of: int, known: Known) -> Deci
     if len(doubtful) == 0:
         return Decision(np.arange(rows, dtype=np.int64), [], 0)
 
-    mids, batch_ids = block.column("mid"), block.column("batch_id")
-    indices, receipts = block.column("event_index"), block.column("received_at").cast(pa.int64())
-    contents = block.column("content_hash")
-    stored = known.find((int(hashes[row]), mids[row].as_py()) for row in np.flatnonzero(suspect).tolist())
+    arrivals = read_arrivals(block.select(ARRIVAL_COLUMNS).take(pa.array(doubtful)))
+    may_be_stored = suspect[doubtful].tolist()
+    stored = known.find(
+        [
+            (mid_hash, own.mid)
+            for mid_hash, own, may_be in zip(hashes[doubtful].tolist(), arrivals, may_be_stored, strict=True)
+            if may_be
+        ]
+    )
 
     keep = np.ones(rows, dtype=np.bool_)
     duplicates: list[tuple[int, Arrival]] = []
     replays = 0
-    for row in doubtful.tolist():
-        mid = mids[row].as_py()
-        own = Arrival(mid, batch_ids[row].as_py(), indices[row].as_py(), receipts[row].as_py(), contents[row].as_py())
-        first = stored.get(mid)
+    for row, own in zip(doubtful.tolist(), arrivals, strict=True):
+        first = stored.get(own.mid)
         if first is None:
-            stored[mid] = own  # new: a later row of this block with the same mid finds it here
+            stored[own.mid] = own  # new: a later row of this block with the same mid finds it here
             continue
         keep[row] = False
         if (first.batch_id, first.event_index) == (own.batch_id, own.event_index):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,15 @@ class Arrival(NamedTuple):
     event_index: int
     received_at_ms: int
     content_hash: int
+
+
+def read_arrivals(rows: pa.RecordBatch | pa.Table) -> list[Arrival]:
+    """Return the arrivals of rows with the columns :data:`ARRIVAL_COLUMNS`."""
+    columns = [
+        (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+        for column in rows.columns
+    ]
+    return [Arrival(*values) for values in zip(*columns, strict=True)]
 
 
 class _Run(NamedTuple):
@@ -59,30 +68,29 @@ class Recent:
         if self._young_rows >= self._limit:
             self._old, self._young, self._young_rows = self._young, [], 0
 
-    def find(self, wanted: Iterable[tuple[int, str]]) -> dict[str, Arrival]:
+    def find(self, wanted: Sequence[tuple[int, str]]) -> dict[str, Arrival]:
         """Return the arrivals of those mids, given with their hashes, that are held."""
         found: dict[str, Arrival] = {}
-        runs = (*self._young, *self._old)
-        for mid_hash, mid in wanted:
-            for run in runs:
-                arrival = _find_in(run, mid_hash, mid)
-                if arrival is not None:
-                    found[mid] = arrival
-                    break
+        if not wanted:
+            return found
+        hashes = np.array([mid_hash for mid_hash, _ in wanted], dtype=np.uint64)
+        mids = [mid for _, mid in wanted]
+        for run in (*self._young, *self._old):
+            _find_in(run, hashes, mids, found)
         return found
 
 
-def _find_in(run: _Run, mid_hash: int, mid: str) -> Arrival | None:
-    key = np.uint64(mid_hash)
-    place = int(np.searchsorted(run.hashes, key))
-    while place < len(run.hashes) and run.hashes[place] == key:  # a hash may stand for several mids
-        if run.rows["mid"][place].as_py() == mid:
-            return Arrival(
-                mid,
-                run.rows["batch_id"][place].as_py(),
-                run.rows["event_index"][place].as_py(),
-                run.rows["received_at"][place].cast(pa.int64()).as_py(),
-                run.rows["content_hash"][place].as_py(),
-            )
-        place += 1
-    return None
+def _find_in(run: _Run, hashes: Hashes, mids: Sequence[str], found: dict[str, Arrival]) -> None:
+    """Add to ``found`` the arrivals of those mids that the run holds."""
+    first = np.searchsorted(run.hashes, hashes)
+    count = np.searchsorted(run.hashes, hashes, side="right") - first
+    (hits,) = np.nonzero(count)
+    if not len(hits):
+        return
+    # A hash may stand for several mids: each of its places is looked at.
+    owners = np.repeat(hits, count[hits])
+    places = np.arange(len(owners)) - np.repeat(np.cumsum(count[hits]) - count[hits], count[hits])
+    rows = run.rows.take(pa.array(places + first[owners]))
+    for owner, arrival in zip(owners.tolist(), read_arrivals(rows), strict=True):
+        if arrival.mid == mids[owner]:
+            found.setdefault(arrival.mid, arrival)

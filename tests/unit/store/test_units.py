@@ -11,7 +11,7 @@ from tests.unit.store.rows import event, sealed
 def units_of(eids: list[str], value_seed: str = "b") -> list:
     value = sealed([(event(f"m{n}", eid), value_seed, n) for n, eid in enumerate(eids)])
     rows = read_block(value)[0]
-    return event_units(rows, ["flags"], [pa.array(["{}"] * rows.num_rows)], value)
+    return event_units(rows, None, ["flags"], [pa.array(["{}"] * rows.num_rows)], value)
 
 
 def test_every_event_goes_to_exactly_one_table() -> None:
@@ -20,10 +20,22 @@ def test_every_event_goes_to_exactly_one_table() -> None:
     assert by_table == {"learning_events": ["m0", "m2", "m5"], "operational_events": ["m1", "m3", "m4"]}
 
 
+def test_only_the_new_rows_are_taken_each_with_what_was_added_to_it() -> None:
+    eids = ["START", "LOG", "INTERACT", "ERROR", "START"]
+    value = sealed([(event(f"m{n}", eid), "b", n) for n, eid in enumerate(eids)])
+    rows = read_block(value)[0]
+    for new in ([1, 2, 4], [0, 2], [3], []):
+        flags = pa.array([f"of m{n}" for n in new], pa.string())
+        units = event_units(rows, np.array(new, dtype=np.int64), ["flags"], [flags], value)
+        found = [pair for unit in units for pair in zip(*unit.rows.select(["mid", "flags"]).columns, strict=True)]
+        assert sorted((mid.as_py(), flag.as_py()) for mid, flag in found) == [(f"m{n}", f"of m{n}") for n in new]
+        assert {unit.table for unit in units} == {route(eids[n]) for n in new}
+
+
 def test_a_table_without_rows_gets_no_insert() -> None:
     assert [unit.table for unit in units_of(["LOG"])] == ["operational_events"]
     rows = read_block(sealed([(event("a"), "b", 0)]))[0].slice(0, 0)
-    assert event_units(rows, [], [], b"v") == []
+    assert event_units(rows, None, [], [], b"v") == []
 
 
 def test_the_token_is_that_of_the_value_and_the_table() -> None:
@@ -97,6 +109,6 @@ def test_a_route_without_a_table_refuses_to_start() -> None:
 def test_a_block_of_one_table_is_not_copied() -> None:
     value = sealed([(event("a"), "b", 0)])
     rows = read_block(value)[0]
-    (unit,) = event_units(rows, [], [], value)
+    (unit,) = event_units(rows, None, [], [], value)
     assert unit.rows.column("mid").buffers()[1].address == rows.column("mid").buffers()[1].address
     assert np.array_equal(unit.rows.column("mid_hash").to_numpy(), rows.column("mid_hash").to_numpy())
