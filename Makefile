@@ -1,6 +1,8 @@
 # Midstream on one machine. `make help` says what there is.
 
 VENV := .venv
+# Where the programs live that make bench measures us against.
+PEERS_VENV := .venv-peers
 # The first Python that is new enough; prerequisites.py says so if there is none.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; \
@@ -14,7 +16,8 @@ SDK := tests/integration/sdk
 SDK_MODULES := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos lint lock reference clean prerequisites environment test-environment
+.PHONY: help run demo test chaos bench bench-full profile lint lock reference clean prerequisites environment \
+	test-environment peers-environment
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -42,22 +45,38 @@ chaos: test-environment ## Break the pipeline on purpose and count; CASE= SEED= 
 	@exec $(BIN)/python -m tests.chaos --case "$(CASE)" --seeds "$(SEEDS)" $(if $(EVENTS),--events $(EVENTS)) \
 		$(if $(FRESH),--fresh) $(if $(KEEP),--keep) $(ARGS)
 
+# Some parts only, fewer runs: make bench ARGS="--only cpu,limits --runs 1 --events 20000"
+bench: test-environment peers-environment ## Measure everything, in under 20 minutes; ARGS="--only cpu,latency --runs 1"
+	$(BIN)/python -m deploy.local.jars
+	@exec $(BIN)/python -m bench $(ARGS)
+
+bench-full: test-environment peers-environment ## The same with 100 million events stored, and ten minutes of load
+	$(BIN)/python -m deploy.local.jars
+	@exec $(BIN)/python -m bench --full $(ARGS)
+
+STAGE ?= validate
+SECONDS ?= 15
+profile: test-environment ## Record a stage under load as a flame graph; STAGE=validate|store|collector SECONDS=15
+	$(BIN)/python -m deploy.local.jars
+	@exec $(BIN)/python -m bench.profile $(STAGE) --seconds $(SECONDS) $(ARGS)
+
 lint: test-environment ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header --group build pyproject.toml
+	--no-emit-index-url --no-header --group build
 lock: test-environment ## Lock the newest dependencies that pyproject.toml allows
-	$(LOCK) --output-file requirements.lock
-	$(LOCK) --output-file requirements-test.lock --extra test --constraint requirements.lock
+	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(LOCK) pyproject.toml --output-file requirements-test.lock --extra test --constraint requirements.lock
+	$(LOCK) --group peers --output-file requirements-peers.lock
 
 reference: environment ## Write docs/settings.md and docs/metrics.md from the code
 	@$(BIN)/python -m midstream.reference docs
 
 clean: ## Remove what was installed and built here; data in .midstream stays
-	rm -rf $(VENV) deploy/local/kafka/libs deploy/local/kafka/libs.new *.egg-info build $(SDK)/node_modules
+	rm -rf $(VENV) $(PEERS_VENV) .bench deploy/local/kafka/libs deploy/local/kafka/libs.new *.egg-info build $(SDK)/node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 prerequisites:
@@ -72,6 +91,9 @@ environment: prerequisites
 
 test-environment: prerequisites
 	@$(PYTHON) deploy/local/environment.py --venv $(VENV) --lock requirements-test.lock
+
+peers-environment: prerequisites
+	@$(PYTHON) deploy/local/environment.py --venv $(PEERS_VENV) --lock requirements-peers.lock
 
 $(SDK)/node_modules/.package-lock.json: $(SDK)/package-lock.json
 	cd $(SDK) && npm ci --no-audit --no-fund

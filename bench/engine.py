@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.pipeline import free_ports
 from midstream.clickhouse.client import ClickHouse, ClickHouseError, open_client
 from midstream.clickhouse.migrate import migrate
 from midstream.settings import Settings
@@ -37,13 +37,6 @@ class Engine:
         return times.user + times.system
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def temporary_engine(folder: Path | None = None) -> Iterator[Engine]:
     """Start an engine, migrate it, and stop it and remove its home afterwards.
@@ -52,7 +45,7 @@ def temporary_engine(folder: Path | None = None) -> Iterator[Engine]:
         folder: where its home is made; None: the system's place for temporary files.
     """
     with tempfile.TemporaryDirectory(prefix="midstream-bench-", dir=folder) as home:
-        settings = Settings.model_validate({"home": home, "local_clickhouse_port": free_port(), "clickhouse": ""})
+        settings = Settings.model_validate({"home": home, "local_clickhouse_port": free_ports(1)[0], "clickhouse": ""})
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MIDSTREAM_")}
         environ = kept | {
             "MIDSTREAM_HOME": home,

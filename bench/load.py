@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -20,13 +23,21 @@ from midstream.clickhouse.client import ClickHouse, open_client
 
 _READY_TIMEOUT_S = 120.0
 _SETTLE_S = 120.0
+_QUERY_TIMEOUT_MS = 120_000  # of millions of events
 _SETTLE_POLL_S = 0.25
 _BLOCK_LOG_S = 3.0  # the log of blocks is written once a second
 _QUANTILES = (0.5, 0.95, 0.99)
 
+_COUNTS = {
+    what: f"SELECT count() FROM {view} WHERE received_at >= fromUnixTimestamp64Milli({{since:Int64}})"  # noqa: S608  constants
+    for what, view in (("stored", "events"), ("duplicate", "duplicates"), ("rejected", "rejects"))
+}
+"""Of what was received since a load began: `events` has one row a mid, the others one an arrival."""
+
 _VISIBLE = """
 SELECT batch_id, toUnixTimestamp64Milli(max(visible_at)), count()
-FROM (SELECT batch_id, stored_at, mid_hash FROM events WHERE received_at >= fromUnixTimestamp64Milli({since:Int64})) AS e
+FROM (SELECT batch_id, stored_at, mid_hash FROM events
+    WHERE received_at >= fromUnixTimestamp64Milli({since:Int64})) AS e
 INNER JOIN (SELECT partition, partitions, stored_at, max(visible_at) AS visible_at FROM block_rows
     WHERE stored_at >= fromUnixTimestamp64Milli({since:Int64}) GROUP BY partition, partitions, stored_at) AS b
     ON e.stored_at = b.stored_at
@@ -43,6 +54,8 @@ class Load:
     gzip: bool = False
     rate_events_s: float = 0.0
     connections: int = 16
+    stored: tuple[str, ...] = ()
+    """Texts of stored events, of which what is resent is taken."""
 
     @property
     def name(self) -> str:
@@ -64,6 +77,10 @@ class Outcome:
     visible_ms: dict[str, float]
     reply_ms: dict[str, float]
     peak_mb: dict[str, float]
+    visible_p95_ms_by_fifth: list[float]
+    """Of what was accepted in each fifth of the time: a lag that grows shows here."""
+    rss_mb_by_fifth: dict[str, list[float]]
+    """Median memory in each fifth of the time."""
     counts: dict[str, int]
     expected: dict[str, int]
     troubles: list[str] = field(default_factory=list)
@@ -101,7 +118,7 @@ class Runner:
             BenchError: the sender ended without a report.
         """
         control_before = parse_us_per_event()
-        clickhouse = open_client(self._pipeline.settings)
+        clickhouse = open_client(self._pipeline.settings, timeout_ms=_QUERY_TIMEOUT_MS)
         try:
             with self._sender(load) as sender, Watch(self._pipeline.home) as watch:
                 since_ms = time.time_ns() // 1_000_000
@@ -115,6 +132,12 @@ class Runner:
             clickhouse.close()
         control_us = min(control_before, parse_us_per_event())
         last_ms = max((at for _, at, _ in visible), default=since_ms)
+        # Moment of the reply, milliseconds from there until visible, events.
+        waits = [
+            (sent.replies[batch_id], at - sent.replies[batch_id], rows)
+            for batch_id, at, rows in visible
+            if batch_id in sent.replies
+        ]
         events = sent.accepted_events
         return Outcome(
             events=events,
@@ -124,12 +147,17 @@ class Runner:
             cpu_us={kind: used.cpu_s / events * 1e6 for kind, used in watch.usage.items()},
             sender_us=sent.cpu_s / events * 1e6,
             control_us=control_us,
-            visible_ms=_weighted_quantiles(
-                [at - sent.replies[batch_id] for batch_id, at, _ in visible if batch_id in sent.replies],
-                [rows for batch_id, _, rows in visible if batch_id in sent.replies],
-            ),
+            visible_ms=_weighted_quantiles([wait for _, wait, _ in waits], [rows for _, _, rows in waits]),
             reply_ms=_weighted_quantiles(sent.reply_ms, [1] * len(sent.reply_ms)),
-            peak_mb={kind: used.peak_rss_bytes / 1e6 for kind, used in watch.usage.items()},
+            peak_mb={kind: max(used.rss_bytes) / 1e6 for kind, used in watch.usage.items()},
+            visible_p95_ms_by_fifth=[
+                _weighted_quantiles([wait for _, wait, _ in part], [rows for _, _, rows in part])["p95"]
+                for part in _fifths(sorted(waits))
+            ],
+            rss_mb_by_fifth={
+                kind: [statistics.median(part) / 1e6 for part in _fifths(used.rss_bytes)]
+                for kind, used in watch.usage.items()
+            },
             counts=counts,
             expected=expected,
             troubles=judge(sent, expected, counts, sum(rows for _, _, rows in visible), watch.ended),
@@ -148,8 +176,9 @@ class Runner:
             gzip=load.gzip,
             rate_events_s=load.rate_events_s,
             connections=load.connections,
+            stored=list(load.stored),
         )
-        with subprocess.Popen(  # noqa: S603  our own command
+        with subprocess.Popen(
             [sys.executable, "-m", "bench.sender"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -198,10 +227,7 @@ def judge(
 
 
 def _counts(clickhouse: ClickHouse, since_ms: int) -> dict[str, int]:
-    since = "fromUnixTimestamp64Milli({since:Int64})"
-    selects = [f"SELECT count() FROM {view} WHERE received_at >= {since}" for view in ("events", "duplicates", "rejects")]
-    found = [clickhouse.rows(sql, {"since": since_ms})[0][0] for sql in selects]
-    return dict(zip(("stored", "duplicate", "rejected"), found, strict=True))
+    return {what: clickhouse.rows(sql, {"since": since_ms})[0][0] for what, sql in _COUNTS.items()}
 
 
 def _settle(clickhouse: ClickHouse, since_ms: int, expected: Mapping[str, int]) -> None:
@@ -214,6 +240,15 @@ def _settle(clickhouse: ClickHouse, since_ms: int, expected: Mapping[str, int]) 
         time.sleep(_SETTLE_POLL_S)
 
 
+_T = TypeVar("_T")
+
+
+def _fifths(values: Sequence[_T]) -> list[Sequence[_T]]:
+    """Cut values into five neighbouring parts, leaving out empty ones."""
+    edges = [len(values) * part // 5 for part in range(6)]
+    return [values[begin:end] for begin, end in itertools.pairwise(edges) if end > begin]
+
+
 def _weighted_quantiles(values: list[float], weights: list[int]) -> dict[str, float]:
     """Return p50, p95 and p99: the least value at or below which so large a share of the weight lies."""
     if not values:
@@ -221,4 +256,6 @@ def _weighted_quantiles(values: list[float], weights: list[int]) -> dict[str, fl
     order = np.argsort(values)
     reached = np.cumsum(np.asarray(weights)[order])
     places = [int(np.searchsorted(reached, q * reached[-1])) for q in _QUANTILES]
-    return {f"p{q * 100:g}": float(np.asarray(values)[order[place]]) for q, place in zip(_QUANTILES, places, strict=True)}
+    return {
+        f"p{q * 100:g}": float(np.asarray(values)[order[place]]) for q, place in zip(_QUANTILES, places, strict=True)
+    }

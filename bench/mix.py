@@ -10,7 +10,7 @@ import gzip
 import random
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,8 +133,11 @@ class Batch:
         return replace(self, body=_MID.sub(renew, self.body))
 
 
-def batches(seed: int, events: int, batch_events: int, ets_ms: int) -> Iterator[Batch]:
-    """Yield batches of ``batch_events`` until there are ``events`` in all. The same arguments give the same bytes."""
+def batches(seed: int, events: int, batch_events: int, ets_ms: int, *, stored: Sequence[bytes] = ()) -> Iterator[Batch]:
+    """Yield batches of ``batch_events`` until there are ``events`` in all. The same arguments give the same bytes.
+
+    What is resent are events of batches before, or of ``stored`` where there are some.
+    """
     rng = random.Random(seed)
     kinds, weights = list(_SHARES), list(_SHARES.values())
     held: list[bytes] = []
@@ -144,8 +147,8 @@ def batches(seed: int, events: int, batch_events: int, ets_ms: int) -> Iterator[
         resent = invalid = 0
         for eid in rng.choices(kinds, weights, k=batch_events):
             draw = rng.random()
-            if draw < _RESENT and held:
-                texts.append(rng.choice(held))
+            if draw < _RESENT and (stored or held):
+                texts.append(rng.choice(stored or held))
                 resent += 1
                 continue
             event = _event(rng, eid, ets_ms)

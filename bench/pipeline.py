@@ -153,7 +153,7 @@ class BenchPipeline:
             BenchError: it does not become ready; what it said is in the message.
         """
         with self._output.open("wb") as output:
-            self._launcher = subprocess.Popen(  # noqa: S603  our own command
+            self._launcher = subprocess.Popen(
                 [sys.executable, "-m", "deploy.local"],
                 cwd=ROOT,
                 env=self.env,

@@ -46,8 +46,8 @@ class Usage:
     """What the processes of one kind have used while they were watched."""
 
     cpu_s: float
-    peak_rss_bytes: int
-    """Most memory that all of them held at once, as sampled; pages that they share count for each."""
+    rss_bytes: list[int]
+    """Memory that all of them held together, sampled twice a second; pages that they share count for each."""
 
 
 class Watch:
@@ -57,7 +57,7 @@ class Watch:
         self._processes = processes_by_kind(home)
         self._began = _cpu_s(self._processes)
         self._used = self._began
-        self._peaks = dict.fromkeys(self._processes, 0)
+        self._rss_bytes: dict[str, list[int]] = {kind: [] for kind in self._processes}
         self._over = threading.Event()
         self._sampler = threading.Thread(target=self._sample, name="memory", daemon=True)
         self.ended: list[str] = []
@@ -78,12 +78,12 @@ class Watch:
     @property
     def usage(self) -> dict[str, Usage]:
         """What each kind used, once the watch is over."""
-        return {kind: Usage(self._used[kind] - self._began[kind], self._peaks[kind]) for kind in self._processes}
+        return {kind: Usage(self._used[kind] - self._began[kind], self._rss_bytes[kind]) for kind in self._processes}
 
     def _sample(self) -> None:
         while True:
             for kind, processes in self._processes.items():
-                self._peaks[kind] = max(self._peaks[kind], sum(map(_rss_bytes, processes)))
+                self._rss_bytes[kind].append(sum(map(_rss_bytes, processes)))
             if self._over.wait(_SAMPLE_S):
                 return
 

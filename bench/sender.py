@@ -38,6 +38,8 @@ class Plan(msgspec.Struct):
     rate_events_s: float
     """0: as fast as it is taken."""
     connections: int
+    stored: list[str] = []
+    """Texts of events that are stored already: what is resent is taken from them."""
 
 
 class Sent(msgspec.Struct):
@@ -116,7 +118,11 @@ def _header(head: bytes, name: bytes) -> bytes:
 
 def prepare(plan: Plan) -> Iterator[Batch]:
     """Return the plan's batches: those beyond the first many are these again under other mids."""
-    kept = list(batches(plan.seed, min(plan.events, _PREPARED_EVENTS), plan.batch_events, time.time_ns() // 1_000_000))
+    if plan.stored and plan.events > _PREPARED_EVENTS:
+        raise ValueError("renewed batches would hold none of the events that are stored")
+    prepared, ets_ms = min(plan.events, _PREPARED_EVENTS), time.time_ns() // 1_000_000
+    stored = [text.encode() for text in plan.stored]
+    kept = list(batches(plan.seed, prepared, plan.batch_events, ets_ms, stored=stored))
     first = [batch.compressed() for batch in kept] if plan.gzip else kept
 
     def endless() -> Iterator[Batch]:

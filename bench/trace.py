@@ -18,10 +18,9 @@ from typing import Any
 
 import httpx
 
+from bench.pipeline import BenchPipeline, bench_folder
 from midstream.clickhouse.client import ClickHouse, open_client
 from midstream.registry.credentials import Credentials
-from midstream.settings import Settings
-from tests.support.pipeline import Pipeline
 
 _CHUNK = 250_000
 _DAYS = 60
@@ -146,17 +145,17 @@ def _spread(times_ms: list[float]) -> dict[str, float]:
     }
 
 
-def measure(pipeline: Pipeline, events: int, traces: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(pipeline: BenchPipeline, events: int, traces: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Fill, ask, and return what it took."""
-    clickhouse = open_client(Settings.model_validate({"clickhouse": pipeline.clickhouse_dsn}))
-    credentials = Credentials(Settings.model_validate({"home": pipeline.home.root, "registry": ""}))
+    clickhouse = open_client(pipeline.settings)
+    credentials = Credentials(pipeline.settings)
     try:
         began = time.monotonic()
         fill(clickhouse, events, say)
         filled_s = time.monotonic() - began
         say("asking")
         token = credentials.create("bench", role="operator").token
-        times = ask(pipeline.base_url, token, sample(clickhouse, events, traces))
+        times = ask(pipeline.settings.base_url, token, sample(clickhouse, events, traces))
         parts = "SELECT countIf(table = 'learning_events'), sum(bytes_on_disk) FROM system.parts WHERE active"
         ((event_parts, disk_bytes),) = clickhouse.rows(parts)
     finally:
@@ -185,7 +184,7 @@ def main() -> None:
         free, needed = shutil.disk_usage(folder).free, args.events * _EVENT_BYTES + _MIN_FREE_BYTES
         if free < needed:
             parser.exit(1, f"{free >> 20} MiB are free, {needed >> 20} MiB are needed\n")
-        with Pipeline(Path(folder) / "home") as pipeline:
+        with bench_folder(Path(folder)) as held, BenchPipeline(held) as pipeline:
             result = measure(pipeline, args.events, args.traces, lambda line: print(line, file=sys.stderr))
     print(json.dumps(result, indent=1))
 

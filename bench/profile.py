@@ -1,0 +1,128 @@
+"""Where a stage's time goes: ``python -m bench.profile validate``, which ``make profile STAGE=validate`` runs.
+
+Starts a pipeline, sends the measured mix without a pause, records the stage's process with py-spy twice (its flame
+graph, then its stacks), and prints the functions in which most time was spent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from bench.load import Load, Runner
+from bench.pipeline import ROOT, BenchError, BenchPipeline, bench_folder
+from bench.processes import processes_by_kind
+
+STAGES = {"collector": "collector and api", "validate": "validate", "store": "store"}
+
+_TOP = 25
+_RATE_HZ = 250
+_WARM_UP_EVENTS = 10_000
+_LOAD_EVENTS = 20_000
+_MARGIN_S = 60
+
+
+def main() -> int:
+    """Record and print; exit code 1 when that is not possible."""
+    parser = argparse.ArgumentParser(prog="python -m bench.profile", description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("--seconds", type=int, default=15, help="of each of the two recordings")
+    parser.add_argument("--batch", type=int, default=20, help="events a batch")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where data and the flame graph are kept")
+    arguments = parser.parse_args()
+    try:
+        _profile(arguments.folder.absolute(), arguments.stage, arguments.seconds, arguments.batch)
+    except BenchError as error:
+        print(f"profile: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _profile(folder: Path, stage: str, seconds: int, batch_events: int) -> None:
+    py_spy = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
+    if py_spy is None:
+        raise BenchError("py-spy is not installed: make profile installs it")
+    svg = folder / f"profile-{stage}.svg"
+    with bench_folder(folder), BenchPipeline(folder) as pipeline, tempfile.TemporaryDirectory() as scratch:
+        pipeline.push_dimensions()
+        runner = Runner(pipeline)
+        runner.run(Load(_WARM_UP_EVENTS, batch_events))
+        over = threading.Event()
+        load = threading.Thread(target=_keep_sending, args=(runner, batch_events, over), name="load")
+        load.start()
+        try:
+            pid = _busiest(processes_by_kind(pipeline.home)[STAGES[stage]]).pid
+            _record(py_spy, pid, seconds, "flamegraph", svg)
+            stacks = Path(scratch) / "stacks"
+            _record(py_spy, pid, seconds, "raw", stacks)
+            text = stacks.read_text("utf-8")
+        finally:
+            over.set()
+            load.join()
+    print(top_functions(text, _TOP))
+    print(f"\nFlame graph: {svg}")
+
+
+def _keep_sending(runner: Runner, batch_events: int, over: threading.Event) -> None:
+    while not over.is_set():
+        runner.run(Load(_LOAD_EVENTS, batch_events))
+
+
+def _busiest(processes: list[psutil.Process]) -> psutil.Process:
+    """Return the process that has used most: of several that serve the base URL, one that does."""
+    return max(processes, key=lambda process: sum(process.cpu_times()[:2]))
+
+
+def _record(py_spy: str, pid: int, seconds: int, form: str, output: Path) -> None:
+    command = [py_spy, "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(_RATE_HZ)]
+    command += ["--format", form, "--output", str(output), "--subprocesses"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _MARGIN_S, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"py-spy does not end {_MARGIN_S} s after its time") from None
+    if done.returncode:
+        advice = "it needs the right to look into other processes (root, or kernel.yama.ptrace_scope=0)"
+        raise BenchError(f"py-spy: {done.stderr.strip()[-500:]}; {advice}")
+
+
+def top_functions(stacks: str, count: int) -> str:
+    """Return a table of the functions in which most samples were, by themselves and with what they call.
+
+    ``stacks`` has a line a stack: frames from the outermost, ``;`` between, then a blank and the number of samples.
+    """
+    own: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for line in stacks.splitlines():
+        frames, _, samples = line.rpartition(" ")
+        names = [_function(frame) for frame in frames.split(";")]
+        own[names[-1]] += int(samples)
+        total.update(dict.fromkeys(names, int(samples)))
+    all_samples = sum(own.values())
+    if not all_samples:
+        return "no samples: the stage was idle"
+    lines = [f"{all_samples} samples", "  own %  total %  function"]
+    lines += [
+        f"  {samples / all_samples:5.1%}    {total[name] / all_samples:5.1%}  {name}"
+        for name, samples in own.most_common(count)
+    ]
+    return "\n".join(lines)
+
+
+def _function(frame: str) -> str:
+    """Return a frame without its line, so that a function's lines are counted together."""
+    name, _, line = frame.rpartition(":")
+    return f"{name})" if line.rstrip(")").isdigit() else frame
+
+
+if __name__ == "__main__":
+    sys.exit(main())
