@@ -1,12 +1,13 @@
 """Judging one event: accepted, or refused with a reason code, a JSON pointer and a message.
 
-Two ways, one verdict. The fast one (orjson and the Rust validator) may only ever accept. Whatever it does not accept
-goes the slow way, where Python's parser and the reference implementation of JSON Schema decide and word the refusal.
+Three ways, one verdict. The quick one (:mod:`midstream.events.quick`) and the fast one (orjson and the Rust validator)
+may only ever accept. Whatever they do not accept goes the slow way, where Python's parser and the reference
+implementation of JSON Schema decide and word the refusal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -16,8 +17,10 @@ import orjson
 from jsonschema.exceptions import ValidationError, best_match
 
 from midstream.codes import Reason
+from midstream.events.quick import QuickReader
 from midstream.events.schemas import EventSchema, Schemas
 from midstream.events.text import TextError, escape_pointer, parse_event
+from midstream.events.typed import ValidEvent, from_parsed
 from midstream.jsonscan import ScanError, nesting_depth, scan_members, skip_space
 
 _VERSIONS = ("3.0", "3.1")
@@ -69,9 +72,21 @@ class Judge:
         self._schemas = schemas
         self._max_event_bytes = max_event_bytes
         self._max_depth = max_depth
+        self._quick = QuickReader(schemas, max_event_bytes, max_depth)
         self._fast: dict[Any, Callable[[Any], bool]] = {
             eid: schema.fast.is_valid for eid, schema in schemas.items() if schema.fast is not None
         }
+
+    def judge_many(self, raws: Sequence[bytes]) -> list[ValidEvent | Refused]:
+        """Judge the texts of some events, each as :meth:`judge` does. Never raises for what stands in them."""
+        return [
+            event if event is not None else self._judge_for_row(raw)
+            for event, raw in zip(self._quick.read(raws), raws, strict=True)
+        ]
+
+    def _judge_for_row(self, raw: bytes) -> ValidEvent | Refused:
+        verdict = self.judge(raw)
+        return verdict if isinstance(verdict, Refused) else from_parsed(verdict.event, raw)
 
     def judge(self, raw: bytes) -> Verdict:
         """Judge the text of one event. Never raises for what stands in it."""

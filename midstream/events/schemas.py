@@ -31,9 +31,10 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SHARED = frozenset({"common.json", "envelope.json"})
 _FILE_NAME = re.compile(r"[a-z][a-z0-9_]*\.json")
 
-_PROVEN_KEYWORDS = frozenset(
+_SAYS_NOTHING = frozenset({"$schema", "$id", "$comment", "title", "description", "examples", "default"})
+_PROVEN_KEYWORDS = _SAYS_NOTHING | frozenset(
     {
-        *("$schema", "$id", "$ref", "$defs", "$comment", "title", "description", "examples", "default"),
+        *("$ref", "$defs"),
         *("type", "const", "enum", "properties", "required", "additionalProperties", "items", "allOf"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength"),
     }
@@ -56,6 +57,8 @@ class EventSchema:
     """The Python implementation: it decides, and words refusals."""
     fast: jsonschema_rs.Draft202012Validator | None
     """Accepts nothing that the reference refuses; None where that is not proven."""
+    fast_edata: jsonschema_rs.Draft202012Validator | None = None
+    """The same for ``edata`` alone, where the schema says nothing else beyond the envelope; otherwise None."""
 
 
 Schemas = dict[str, EventSchema]
@@ -103,7 +106,10 @@ def load_schemas(own: Path | None = None) -> Schemas:
             raise SchemaError(f"{file.label}: {error}") from error
         eid = name.removesuffix(".json").upper()
         reference = Draft202012Validator(entry, registry=reference_registry)
-        schemas[eid] = EventSchema(eid, reference, fast if name in builtin or added_is_proven else None)
+        if name in builtin or added_is_proven:
+            schemas[eid] = EventSchema(eid, reference, fast, _fast_edata(file, eid, fast_registry))
+        else:
+            schemas[eid] = EventSchema(eid, reference, None)
     return schemas
 
 
@@ -113,6 +119,28 @@ class _File:
     uri: str
     document: dict[str, Any]
     is_proven: bool
+
+
+def _fast_edata(file: _File, eid: str, registry: jsonschema_rs.Registry) -> jsonschema_rs.Draft202012Validator | None:
+    """Return what judges ``edata`` alone; None if the schema may say anything of the event beside it."""
+    document = file.document
+    properties = document.get("properties", {})
+    says_more = document.keys() - _SAYS_NOTHING - {"$defs", "$ref", "type", "properties"} or (
+        properties.keys() - {"eid", "edata"}
+    )
+    envelope_uri = BASE_URI + "envelope.json"
+    if (
+        says_more
+        or urljoin(file.uri, document.get("$ref", envelope_uri)) != envelope_uri
+        or document.get("type", "object") != "object"
+        or properties.get("eid", {"const": eid}) != {"const": eid}
+        or sum(keyword == "$id" for keyword, _ in _keywords(document)) > 1  # it would change what a $ref inside means
+    ):
+        return None
+    entries = [{"$ref": f"{envelope_uri}#/properties/edata"}]
+    if "edata" in properties:
+        entries.append({"$ref": f"{file.uri}#/properties/edata"})
+    return jsonschema_rs.Draft202012Validator({"allOf": entries}, registry=registry, offline=True)
 
 
 def _read_folder(folder: Traversable) -> dict[str, _File]:

@@ -6,27 +6,29 @@ soon as its blocks are durable, and a partition without traffic holds nothing ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol, cast
 
 from midstream.codes import Reason
-from midstream.events.judge import Accepted, Judge, Refused, Verdict, poison
+from midstream.events.judge import Judge, Refused, poison
+from midstream.events.typed import ValidEvent
 from midstream.metrics import DEAD_LETTERS, POISON_RECORDS, VALIDATED_BATCHES, VALIDATED_EVENTS
 from midstream.receipt import Receipt
 from midstream.settings import Settings
-from processors.validate.rows import LateWindow, Row, make_row
-from processors.validate.seal import DeadBlock, Sealed, ValidBlock
+from processors.validate.rows import LateWindow, Rows
+from processors.validate.seal import DeadBlock, Sealed, ValidBlock, spread
 from processors.validate.split import (
     RawRecord,
     UnreadableBatch,
-    hash_mid,
-    partition_of_mid,
     receipt_of,
     split_record,
 )
 
 _BREATHE_EVENTS = 250
 _EVENT_WEIGHT_BYTES = 256
+_CHUNK_ROWS = 1_000
+"""As many rows are kept as Python objects: many live objects make every collection slower, so that each chunk becomes
+Arrow early."""
 
 
 class Trial(Protocol):
@@ -63,6 +65,8 @@ class Round:
         self._max_inflated_bytes = settings.max_inflated_bytes
         self._max_events = settings.max_batch_events
         self._window = LateWindow(settings.late_after_days, settings.early_after_days)
+        self._rows = Rows(self._window)
+        self._chunk_bytes = settings.seal_bytes
         self._partitions = valid_partitions
         self._blocks = [
             ValidBlock(n, valid_partitions, settings.seal_rows, settings.seal_bytes) for n in range(valid_partitions)
@@ -102,42 +106,62 @@ class Round:
         if whole is not None:
             yield from self._bury(whole, record.value, receipt, -1)
             return
-        for index, element in enumerate(batch.events):
-            if index % _BREATHE_EVENTS == _BREATHE_EVENTS - 1:
+        for start in range(0, len(batch.events), _BREATHE_EVENTS):
+            if start:
                 yield None
-            raw = bytes(element)
-            self._weight_bytes += len(raw) + _EVENT_WEIGHT_BYTES
-            verdict = self._judge.judge(raw) if trial is None else self._judge_on_trial(raw, receipt, index, trial)
-            if isinstance(verdict, Refused):
-                yield from self._bury(verdict, raw, receipt, index)
-                continue
-            row, partition = self._row(verdict, raw, receipt, index)
-            self._valid += 1
-            yield from self._blocks[partition].add(row, len(raw))
+            raws = [bytes(element) for element in batch.events[start : start + _BREATHE_EVENTS]]
+            self._weight_bytes += sum(map(len, raws)) + len(raws) * _EVENT_WEIGHT_BYTES
+            if trial is None:
+                verdicts = self._judge.judge_many(raws)
+            else:
+                verdicts = [self._judge_on_trial(raw, receipt, start + at, trial) for at, raw in enumerate(raws)]
+            yield from self._take(verdicts, raws, receipt, start)
         if trial is not None:
             trial.at(-1)
 
-    def _row(self, verdict: Accepted, raw: bytes, receipt: Receipt, index: int) -> tuple[Row, int]:
-        """Return the row of a valid event and its partition."""
-        mid_hash = hash_mid(verdict.event["mid"])
-        row = make_row(verdict.event, raw, raw.decode(), receipt, index, mid_hash, self._window)
-        return row, partition_of_mid(mid_hash, self._partitions)
+    def _take(
+        self, verdicts: list[ValidEvent | Refused], raws: list[bytes], receipt: Receipt, start: int
+    ) -> Iterator[Sealed]:
+        indexes: Sequence[int] = range(start, start + len(raws))
+        refused = [at for at, verdict in enumerate(verdicts) if verdict.__class__ is Refused]
+        for at in refused:
+            yield from self._bury(cast("Refused", verdicts[at]), raws[at], receipt, start + at)
+        if refused:
+            kept = [at for at, verdict in enumerate(verdicts) if verdict.__class__ is not Refused]
+            indexes = [start + at for at in kept]
+            verdicts = [verdicts[at] for at in kept]
+            raws = [raws[at] for at in kept]
+        self._valid += len(raws)
+        self._rows.add(receipt, indexes, cast("list[ValidEvent]", verdicts), raws)
+        if len(self._rows) >= _CHUNK_ROWS or self._rows.raw_bytes >= self._chunk_bytes:
+            yield from self._spread()
 
-    def _judge_on_trial(self, raw: bytes, receipt: Receipt, index: int, trial: Trial) -> Verdict:
+    def _spread(self) -> Iterator[Sealed]:
+        """Turn the rows in the making into columns, in the blocks of their partitions."""
+        if len(self._rows):
+            rows = self._rows.to_arrow()
+            self._rows.clear()
+            for partition, some in spread(rows, self._partitions):
+                yield from self._blocks[partition].add(some)
+
+    def _judge_on_trial(self, raw: bytes, receipt: Receipt, index: int, trial: Trial) -> ValidEvent | Refused:
         """Judge an event; if it may be worked on, seal it once for nothing: in a block with others, nobody would know
         which one was at fault."""
         trial.at(index)
         parked = trial.times_parked(index)
         if parked:
             return poison(raw, trial.message) if parked == 1 else Refused(Reason.POISON, "", trial.message)
-        verdict = self._judge.judge(raw)
+        (verdict,) = self._judge.judge_many([raw])
         if isinstance(verdict, Refused):
             dead = DeadBlock(0, 1)
             dead.add(verdict, raw, receipt, index)
             dead.seal()
         else:
-            row, partition = self._row(verdict, raw, receipt, index)
-            ValidBlock(partition, self._partitions, 1, 1).add(row, len(raw))
+            rows = Rows(self._window)
+            rows.add(receipt, [index], [verdict], [raw])
+            for partition, row in spread(rows.to_arrow(), self._partitions):
+                for _ in ValidBlock(partition, self._partitions, 1, 1).add(row):
+                    pass
         return verdict
 
     def _bury(self, refused: Refused, raw: bytes, receipt: Receipt, index: int) -> Iterator[Sealed]:
@@ -146,6 +170,7 @@ class Round:
 
     def finish(self) -> Iterator[Sealed]:
         """Seal and yield what is still open, and count the round."""
+        yield from self._spread()
         for block in self._blocks:
             yield from block.seal()
         yield from self._dead.seal()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
@@ -15,13 +17,11 @@ from midstream.columns import VALID
 from midstream.events.judge import Refused
 from midstream.receipt import Receipt
 from midstream.records import encode_record
-from processors.validate.rows import Row
-
-_CHUNK_ROWS = 1_000
-"""Rows kept as Python objects: many live objects make every collection slower, so that each chunk becomes Arrow
-early."""
+from processors.validate.split import partition_of_mid
 
 _RECEIVED_AT = VALID.get_field_index("received_at")
+_MID_HASH = VALID.get_field_index("mid_hash")
+_RAW = VALID.get_field_index("raw")
 # lz4: half the CPU of zstd to write and less to read, for twice the bytes; Kafka's disk is cheaper than either.
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _MAX_ARROW_BYTES = topics.MAX_MESSAGE_BYTES - 4096
@@ -41,6 +41,20 @@ class Sealed:
     rows: int
 
 
+def spread(rows: pa.RecordBatch, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield ``(partition, its rows)`` of rows of :data:`midstream.columns.VALID`, which keep their order."""
+    if partitions == 1:
+        yield 0, rows
+        return
+    partition_of = partition_of_mid(rows.column(_MID_HASH).to_numpy(), partitions)
+    order = np.argsort(partition_of, kind="stable")
+    ordered = rows.take(pa.array(order))
+    ends = np.cumsum(np.bincount(partition_of.astype(np.int64), minlength=partitions)).tolist()
+    for partition, (start, end) in enumerate(pairwise([0, *ends])):
+        if start < end:
+            yield partition, ordered.slice(start, end - start)
+
+
 class ValidBlock:
     """The open block of one partition of ``telemetry.valid``."""
 
@@ -49,40 +63,38 @@ class ValidBlock:
         self._partitions = partitions
         self._seal_rows = seal_rows
         self._seal_bytes = seal_bytes
-        self._rows: list[Row] = []
         self._chunks: list[pa.RecordBatch] = []
-        self._chunked_rows = 0
+        self._rows = 0
         self._bytes = 0
 
-    def add(self, row: Row, size: int) -> list[Sealed]:
-        """Add a row whose event has ``size`` bytes of text; return the block if that fills it."""
-        self._rows.append(row)
-        self._bytes += size
-        if self._bytes >= self._seal_bytes or self._chunked_rows + len(self._rows) >= self._seal_rows:
-            return self.seal()
-        if len(self._rows) >= _CHUNK_ROWS:
-            self._turn_into_arrow()
-        return []
+    def add(self, rows: pa.RecordBatch) -> Iterator[Sealed]:
+        """Add rows of :data:`midstream.columns.VALID`; yield each block that they fill, sealed after the row that
+        fills it."""
+        sizes = np.cumsum(pc.binary_length(rows.column(_RAW)).to_numpy(zero_copy_only=False))
+        taken = 0  # rows of these that are in blocks
+        taken_bytes = 0
+        while taken < rows.num_rows:
+            full_by_bytes = int(np.searchsorted(sizes, taken_bytes + self._seal_bytes - self._bytes)) + 1
+            end = min(full_by_bytes, taken + self._seal_rows - self._rows)
+            is_full = end <= rows.num_rows
+            end = min(end, rows.num_rows)
+            self._chunks.append(rows.slice(taken, end - taken))
+            self._rows += end - taken
+            self._bytes += int(sizes[end - 1]) - taken_bytes
+            taken, taken_bytes = end, int(sizes[end - 1])
+            if is_full:
+                yield from self.seal()
 
-    def _turn_into_arrow(self) -> None:
-        columns = list(zip(*self._rows, strict=True))
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, VALID, strict=True)]
-        self._chunks.append(pa.RecordBatch.from_arrays(arrays, schema=VALID))
-        self._chunked_rows += len(self._rows)
-        self._rows = []
-
-    def seal(self) -> list[Sealed]:
-        """Return what has been added as a finished value and begin anew; nothing if nothing was added.
+    def seal(self) -> Iterator[Sealed]:
+        """Yield what has been added as a finished value and begin anew; nothing if nothing was added.
 
         Where what hardly compresses would not fit a message, it is several values.
         """
-        if self._rows:
-            self._turn_into_arrow()
         if not self._chunks:
-            return []
+            return
         batch = pa.concat_batches(self._chunks)
-        self._chunks, self._chunked_rows, self._bytes = [], 0, 0
-        return list(self._finish(batch))
+        self._chunks, self._rows, self._bytes = [], 0, 0
+        yield from self._finish(batch)
 
     def _finish(self, batch: pa.RecordBatch) -> Iterator[Sealed]:
         sink = pa.BufferOutputStream()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from midstream.envelope import Batch, EnvelopeError, holds_more_than, read_envelope
@@ -15,6 +18,8 @@ from midstream.receipt import Receipt, decode_receipt, foreign_receipt
 _DAY_MS = 24 * 3600 * 1000
 _OLD_MS = 365 * _DAY_MS  # a batch may have waited for long before it came to Kafka
 _EARLY_MS = _DAY_MS
+
+_Hash = TypeVar("_Hash", int, npt.NDArray[np.uint64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,8 @@ def _foreign(record: RawRecord, events: int) -> Receipt:
     )
 
 
-def partition_of_mid(mid_hash: int, partitions: int) -> int:
-    """Return the partition of ``telemetry.valid`` that all arrivals of a mid go to."""
+def partition_of_mid(mid_hash: _Hash, partitions: int) -> _Hash:
+    """Return the partition of ``telemetry.valid`` that all arrivals of a mid go to; of an array, element by element."""
     return mid_hash % partitions
 
 

@@ -8,19 +8,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from midstream.columns import VALID
+import pyarrow as pa
+
 from processors.validate.agent import Validator, make_validate_app
-from processors.validate.rows import Row
 from processors.validate.seal import Sealed, ValidBlock
 from processors.worker import run_worker
 from tests.chaos.standins import signs
 
-_MID, _MID_HASH, _BATCH_ID, _EVENT_INDEX = (
-    VALID.get_field_index(name) for name in ("mid", "mid_hash", "batch_id", "event_index")
-)
+_NAMES = ["mid", "batch_id", "event_index"]
 
 _run_round = Validator.run_round
 _add = ValidBlock.add
@@ -44,11 +42,11 @@ async def _die(self: Validator, events: Sequence[Any]) -> None:
     await _run_round(self, [_Event(event) for event in events])
 
 
-def _drop(self: ValidBlock, row: Row, size: int) -> list[Sealed]:
-    if signs.is_dropped(row[_MID_HASH]):
-        signs.drop(row[_MID], row[_BATCH_ID], row[_EVENT_INDEX])
-        return []
-    return _add(self, row, size)
+def _drop(self: ValidBlock, rows: pa.RecordBatch) -> Iterator[Sealed]:
+    dropped = [signs.is_dropped(mid_hash) for mid_hash in rows.column("mid_hash").to_pylist()]
+    for row in rows.select(_NAMES).filter(pa.array(dropped)).to_pylist():
+        signs.drop(*(row[name] for name in _NAMES))
+    return _add(self, rows.filter(pa.array([not is_dropped for is_dropped in dropped])))
 
 
 if __name__ == "__main__":

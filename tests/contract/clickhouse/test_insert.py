@@ -165,14 +165,12 @@ def test_numbers_that_only_the_slow_parser_reads_can_be_resent(clickhouse: Click
 def sealed_raw(value: dict, blank: str, batch_id: str) -> bytes:
     import orjson
 
-    from processors.validate.rows import LateWindow, make_row
     from processors.validate.seal import ValidBlock
-    from processors.validate.split import hash_mid
-    from tests.unit.store.rows import receipt
+    from tests.unit.store.rows import valid_row
 
     raw = orjson.dumps(value).replace(b"777", blank.encode() + b"1e999")
     block = ValidBlock(0, 1, 1_000, 1 << 30)
-    block.add(make_row(value, raw, raw.decode(), receipt(batch_id), 0, hash_mid("a"), LateWindow(400, 1)), len(raw))
+    assert list(block.add(valid_row(value, raw, batch_id, 0))) == []
     (result,) = block.seal()
     return result.value
 

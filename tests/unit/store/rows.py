@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from midstream.events.typed import from_parsed
 from midstream.receipt import Receipt
 from processors.store.block import read_block
-from processors.validate.rows import LateWindow, make_row
+from processors.validate.rows import LateWindow, Rows
 from processors.validate.seal import ValidBlock
-from processors.validate.split import hash_mid
 
 RECEIVED_AT_MS = 1_790_000_000_000
 
@@ -34,15 +34,20 @@ def receipt(batch_id: str = "b1", received_at_ms: int = RECEIVED_AT_MS) -> Recei
     )
 
 
+def valid_row(value: dict[str, Any], raw: bytes, batch_id: str, index: int) -> pa.RecordBatch:
+    """Return the row of an event in a batch, as ``validate`` makes it."""
+    rows = Rows(LateWindow(400, 1))
+    rows.add(receipt(batch_id), [index], [from_parsed(value, raw)], [raw])
+    return rows.to_arrow()
+
+
 def sealed(arrivals: list[tuple[dict[str, Any], str, int]]) -> bytes:
     """Return a telemetry.valid value of events, each with its batch and index."""
     import orjson
 
     block = ValidBlock(0, 1, 100_000, 1 << 30)
     for value, batch_id, index in arrivals:
-        raw = orjson.dumps(value)
-        row = make_row(value, raw, raw.decode(), receipt(batch_id), index, hash_mid(value["mid"]), LateWindow(400, 1))
-        assert block.add(row, len(raw)) == []
+        assert list(block.add(valid_row(value, orjson.dumps(value), batch_id, index))) == []
     (result,) = block.seal()
     return result.value
 

@@ -16,16 +16,17 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import orjson
+import pyarrow as pa
 
 from midstream.clickhouse.client import ClickHouseError
+from midstream.columns import VALID
 from processors.lease import LeaseLostError
 from processors.store.route import EVENT_TABLES
 from processors.store.storer import StoreRecord
-from processors.validate.rows import LateWindow, make_row
 from processors.validate.seal import ValidBlock
 from processors.validate.split import hash_mid, partition_of_mid
 from tests.unit.store.fake_engine import Crash, FakeEngine, FakeStoredMids, Outcome
-from tests.unit.store.rows import RECEIVED_AT_MS, event, receipt
+from tests.unit.store.rows import RECEIVED_AT_MS, event, valid_row
 from tests.unit.store.strand import Strand
 from tests.unit.store.worker_process import SESSION_TIMEOUT_MS, WorkerProcess
 
@@ -33,7 +34,7 @@ _BATCH_OF_RECORDS = 3
 _MAX_DRAIN_STEPS = 400
 _WINDOW_LEFT = 24
 """More inserts than one call of a worker makes."""
-_WINDOW = LateWindow(400, 1)
+_MID_HASH = VALID.get_field_index("mid_hash")
 
 
 class Violation(AssertionError):  # noqa: N818 - what the machine looks for, not an error of the code's own
@@ -118,8 +119,9 @@ class World:
                 value = event(one.mid, one.eid, edata=edata)
                 raw = orjson.dumps(value)
                 mid_hash = self.hash_mid(one.mid)
-                row = make_row(value, raw, raw.decode(), receipt(f"b{number}"), index, mid_hash, _WINDOW)
-                sealed += blocks[partition_of_mid(mid_hash, self.partitions)].add(row, len(raw))
+                row = valid_row(value, raw, f"b{number}", index)
+                row = row.set_column(_MID_HASH, VALID.field(_MID_HASH), pa.array([mid_hash], pa.uint64()))
+                sealed += blocks[partition_of_mid(mid_hash, self.partitions)].add(row)
         for block in blocks:
             sealed += block.seal()
         for one_sealed in sealed:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 from aiokafka.structs import ConsumerRecord
 
@@ -294,16 +295,16 @@ def test_a_whole_foreign_record_stands_for_as_many_events_as_its_receipt_says(
 
 def test_what_fails_in_the_seal_fails_at_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a block with others nobody could tell which row it was."""
-    from processors.validate import seal
+    from processors.validate.rows import Rows
 
-    finish = seal.ValidBlock._turn_into_arrow
+    finish = Rows.to_arrow
 
-    def fail(self: Any) -> None:
-        if any("bad" in row for row in self._rows):
+    def fail(self: Rows) -> pa.RecordBatch:
+        if any(event.envelope.mid == "bad" for event in self._events):
             raise OverflowError
-        finish(self)
+        return finish(self)
 
-    monkeypatch.setattr(seal.ValidBlock, "_turn_into_arrow", fail)
+    monkeypatch.setattr(Rows, "to_arrow", fail)
     one, trial = record(body_of(event("a"), event("bad"), event("c")), receipt()), Trial()
     with pytest.raises(OverflowError):
         run_on_trial(one, trial)

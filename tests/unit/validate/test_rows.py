@@ -1,13 +1,13 @@
 from typing import Any
 
 import orjson
-import pyarrow as pa
 import pytest
 
-from midstream.columns import VALID
 from midstream.events.judge import Accepted, Judge
 from midstream.events.schemas import load_schemas
-from processors.validate.rows import LateWindow, make_row
+from midstream.events.typed import from_parsed
+from processors.validate.rows import LateWindow, Rows
+from processors.validate.split import hash_mid
 from tests.unit.validate.test_round import RECEIVED_AT_MS, event, receipt
 
 DAY_MS = 24 * 3600 * 1000
@@ -15,8 +15,12 @@ DAY_MS = 24 * 3600 * 1000
 
 def row(value: dict[str, Any], raw: bytes | None = None, **facts: Any) -> dict[str, Any]:
     raw = raw or orjson.dumps(value)
-    made = make_row(value, raw, raw.decode(), receipt(**facts), 3, 9, LateWindow(400, 1))
-    return dict(zip(VALID.names, made, strict=True))
+    rows = Rows(LateWindow(400, 1))
+    rows.add(receipt(**facts), [3], [from_parsed(value, raw)], [raw])
+    ((made),) = rows.to_arrow().to_pylist()
+    for name in ("ets", "received_at", "sent_at"):
+        made[name] = made[name] and round(made[name].timestamp() * 1000)
+    return made
 
 
 def test_what_people_filter_by_has_a_column_of_its_own() -> None:
@@ -64,7 +68,7 @@ def test_what_people_filter_by_has_a_column_of_its_own() -> None:
         "edata_subtype": "s",
         "edata_duration": 2.0,
         "event_index": 3,
-        "mid_hash": 9,
+        "mid_hash": hash_mid("a"),
         "sent_at": RECEIVED_AT_MS - 250,
         "skew_ms": 250,
         "late": False,
@@ -134,4 +138,3 @@ def test_no_number_stops_anything(number: str, place: str) -> None:
     made = row(verdict.event, raw)
     assert 0 <= made["ets"] < 10_413_792_000_000  # the year 2300
     assert orjson.loads(made["edata"])["deep"]
-    pa.RecordBatch.from_pylist([made], schema=VALID)

@@ -25,22 +25,25 @@ def fail_validate() -> None:
     from midstream.events import judge
     from processors.validate import round as round_
 
-    original_judge, original_row, original_split = judge.Judge.judge, round_.make_row, round_.split_record
+    original_judge, original_add = judge.Judge.judge_many, round_.Rows.add
+    original_split = round_.split_record
 
-    def judge_(self: Any, raw: bytes) -> Any:
-        fail("judge", raw)
-        return original_judge(self, raw)
+    def judge_many(self: Any, raws: Any) -> Any:
+        for raw in raws:
+            fail("judge", raw)
+        return original_judge(self, raws)
 
-    def make_row(event: Any, raw: bytes, *rest: Any) -> Any:
-        fail("row", raw)
-        return original_row(event, raw, *rest)
+    def add(self: Any, receipt: Any, indexes: Any, events: Any, raws: Any) -> None:
+        for raw in raws:
+            fail("row", raw)
+        original_add(self, receipt, indexes, events, raws)
 
     def split_record(record: Any, *rest: Any) -> Any:
         fail("split", record.value)
         return original_split(record, *rest)
 
-    judge.Judge.judge = judge_  # type: ignore[method-assign]
-    round_.make_row = make_row
+    judge.Judge.judge_many = judge_many  # type: ignore[method-assign]
+    round_.Rows.add = add  # type: ignore[method-assign]
     round_.split_record = split_record
 
 
