@@ -8,17 +8,15 @@ implementation of JSON Schema decide and word the refusal.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
-from typing import Any, cast
+from typing import Any
 
-import jsonschema_rs
 import msgspec
 import orjson
-from jsonschema.exceptions import ValidationError, best_match
 
 from midstream.codes import Reason
+from midstream.events.faults import find_fault
 from midstream.events.quick import QuickReader
-from midstream.events.schemas import EventSchema, Schemas
+from midstream.events.schemas import Schemas
 from midstream.events.text import TextError, escape_pointer, parse_event
 from midstream.events.typed import ValidEvent, from_parsed
 from midstream.jsonscan import ScanError, nesting_depth, scan_members, skip_space
@@ -28,9 +26,7 @@ _MAX_MESSAGE_CHARS = 500
 _MAX_POINTER_CHARS = 1_000
 _MAX_MID_BYTES = 16 * 1024  # of a refused event; whatever is longer stays in its original text
 _MAX_ID_BYTES = 1024
-_MAX_ERRORS = 100
 _LARGE_BYTES = 8 * 1024
-_SHOWN_ELEMENTS = 8
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -97,11 +93,12 @@ class Judge:
                 event = orjson.loads(raw)
             except orjson.JSONDecodeError:
                 return self._judge_slowly(raw)
-            if event.__class__ is dict:
+            if event.__class__ is dict and _has_single_keys(raw, event):
                 eid = event.get("eid")
                 is_valid = self._fast.get(eid) if eid.__class__ is str else None
-                if is_valid is not None and is_valid(event) and _has_single_keys(raw, event):
+                if is_valid is not None and is_valid(event):
                     return Accepted(event)
+                return self._judge_parsed(event, raw)  # the slow parser would read the same
         return self._judge_slowly(raw)
 
     def _judge_slowly(self, raw: bytes) -> Verdict:
@@ -114,6 +111,9 @@ class Judge:
             return _refuse(error.reason, error.pointer, error.message, _scan_identity(raw))
         if not isinstance(event, dict):
             return _refuse(Reason.NOT_AN_OBJECT, "", f"the event is {_kind(event)}, not an object", {})
+        return self._judge_parsed(event, raw)
+
+    def _judge_parsed(self, event: dict[str, Any], raw: bytes) -> Verdict:
         fault = self._find_fault(event, raw)
         return Accepted(event) if fault is None else _refuse(*fault, event)
 
@@ -130,12 +130,13 @@ class Judge:
         if isinstance(version, str) and version not in _VERSIONS:
             return Reason.UNKNOWN_VERSION, "/ver", f"ver is {version[:100]!r}, neither '3.0' nor '3.1'"
         try:
-            error, path = _find_error(schema, event, is_large=len(raw) > _LARGE_BYTES)
+            fault = find_fault(schema, event, is_large=len(raw) > _LARGE_BYTES)
         except RecursionError:
             return Reason.TOO_DEEP, "", "the event is nested deeper than its schema can be followed"
-        if error is None:
+        if fault is None:
             return None
-        return Reason.SCHEMA_VIOLATION, escape_pointer(*path, *_field(error)), error.message
+        path, message = fault
+        return Reason.SCHEMA_VIOLATION, escape_pointer(*path), message
 
 
 def poison(raw: bytes, message: str) -> Refused:
@@ -152,69 +153,6 @@ def _has_single_keys(raw: bytes, event: dict[str, Any]) -> bool:
     if b"\\" in raw and (b"\\u003a" in raw or b"\\u003A" in raw):
         return False
     return raw.count(b":") == orjson.dumps(event).count(b":")
-
-
-def _find_error(
-    schema: EventSchema, event: dict[str, Any], *, is_large: bool
-) -> tuple[ValidationError | None, list[str | int]]:
-    """Return the error of the reference that says most, and its path; None if the event is valid."""
-    if is_large and schema.fast is not None:
-        # The reference takes seconds for a hundred thousand elements. The fast validator finds where the fault is, and
-        # the reference is shown that element, and of arrays elsewhere the first few.
-        try:
-            schema.fast.validate(event)
-        except jsonschema_rs.ValidationError as found:
-            place = list(found.instance_path)
-            error = _best_error(schema, _thin(event, place, 0))
-            if error is not None:
-                return error, _path_before_thinning(error, place)
-    error = _best_error(schema, event)
-    return error, [] if error is None else list(error.absolute_path)
-
-
-def _best_error(schema: EventSchema, event: dict[str, Any]) -> ValidationError | None:
-    error: ValidationError | None = best_match(islice(schema.reference.iter_errors(event), _MAX_ERRORS))
-    return error
-
-
-def _thin(value: Any, place: list[str | int], level: int | None) -> Any:
-    """Copy ``value`` with few elements of its arrays; of an array on the way to ``place``, with that element alone."""
-    step = place[level] if level is not None and level < len(place) else None
-    if isinstance(value, dict):
-        return {
-            key: _thin(item, place, level + 1 if level is not None and key == step else None)
-            if isinstance(item, dict | list)
-            else item
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        if level is not None and isinstance(step, int):
-            return [_thin(value[step], place, level + 1)]
-        return [_thin(item, place, None) for item in value[:_SHOWN_ELEMENTS]]
-    return value
-
-
-def _path_before_thinning(error: ValidationError, place: list[str | int]) -> list[str | int]:
-    path = list(error.absolute_path)
-    for level, (part, step) in enumerate(zip(path, place, strict=False)):
-        if isinstance(step, int):
-            path[level] = step
-        elif part != step:
-            break
-    return path
-
-
-def _field(error: ValidationError) -> list[str]:
-    """Return the key that an error is about but that its path does not name: one that is missing, or too many."""
-    if error.validator == "required":
-        required: list[str] = list(cast("list[str]", error.validator_value))
-        return [name for name in required if error.message.startswith(f"{name!r} is ")][:1]
-    if error.validator == "additionalProperties" and error.validator_value is False:
-        schema = cast("dict[str, Any]", error.schema)
-        if "patternProperties" not in schema:
-            known = schema.get("properties", {})
-            return sorted(key for key in cast("dict[str, Any]", error.instance) if key not in known)[:1]
-    return []
 
 
 def _refuse(reason: Reason, pointer: str, message: str, identity: dict[str, Any]) -> Refused:

@@ -24,6 +24,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from midstream.events.focus import FocusedValidator
+
 BASE_URI = "https://midstream.example/telemetry/3.0/"
 """Identifiers of the schemas begin with it; nothing is ever fetched from there."""
 
@@ -57,6 +59,8 @@ class EventSchema:
     """The Python implementation: it decides, and words refusals."""
     fast: jsonschema_rs.Draft202012Validator | None
     """Accepts nothing that the reference refuses; None where that is not proven."""
+    focused: Validator | None = None
+    """The reference, looking at marked places alone (:mod:`midstream.events.focus`); None without the fast one."""
     fast_edata: jsonschema_rs.Draft202012Validator | None = None
     """The same for ``edata`` alone, where the schema says nothing else beyond the envelope; otherwise None."""
 
@@ -107,7 +111,8 @@ def load_schemas(own: Path | None = None) -> Schemas:
         eid = name.removesuffix(".json").upper()
         reference = Draft202012Validator(entry, registry=reference_registry)
         if name in builtin or added_is_proven:
-            schemas[eid] = EventSchema(eid, reference, fast, _fast_edata(file, eid, fast_registry))
+            focused = FocusedValidator(entry, registry=reference_registry)
+            schemas[eid] = EventSchema(eid, reference, fast, focused, _fast_edata(file, eid, fast_registry))
         else:
             schemas[eid] = EventSchema(eid, reference, None)
     return schemas
