@@ -15,11 +15,14 @@ from midstream.settings import Settings, SettingsError, get_settings
 def make_app() -> Any:
     """Make the application of one worker process."""
     from ingest.app import create_app
+    from midstream.heap import settle_heap
     from midstream.logs import configure_logs
 
     settings = get_settings()
     configure_logs(settings, "collector")
-    return create_app(settings)
+    app = create_app(settings)
+    settle_heap()
+    return app
 
 
 def main() -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ingest.limits import BytesInFlight
 from ingest.replies import ErrorCode, RefusedError
+from midstream.deadlines import Deadlines, Limit
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -57,7 +57,7 @@ class Hold:
             self._then()
 
 
-async def read_body(receive: Receive, hold: Hold, announced: int | None, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, hold: Hold, announced: int | None, max_bytes: int, deadlines: Deadlines) -> bytes:
     """Return the whole body.
 
     Args:
@@ -65,7 +65,7 @@ async def read_body(receive: Receive, hold: Hold, announced: int | None, max_byt
         hold: holds the bytes as they arrive.
         announced: ``Content-Length``, None when there is none.
         max_bytes: largest body as sent.
-        timeout_s: longest wait for the whole of it.
+        deadlines: bound the wait for the whole of it.
 
     Raises:
         RefusedError: 408, 413 or 503.
@@ -76,7 +76,7 @@ async def read_body(receive: Receive, hold: Hold, announced: int | None, max_byt
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(timeout_s):
+        with Limit(deadlines):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from prometheus_client import Counter
 from uuid_utils import uuid7
 
+from ingest.admission import Admission
 from ingest.body import ClientGoneError, Hold, Receive, read_body
 from ingest.cors import Cors
 from ingest.envelopes import EnvelopeReader
@@ -23,8 +23,10 @@ from ingest.keep import Keeper, NotKeptError, NotKnownError
 from ingest.limits import BytesInFlight, RateLimiter
 from ingest.publish import KafkaPublisher, Publisher
 from ingest.replies import ErrorCode, RefusedError, Reply, Send, accepted, refused, send_reply
+from ingest.tally import Tally
+from midstream.deadlines import Deadlines
 from midstream.logs import get_logger
-from midstream.metrics import RECEIVED_BATCHES, RECEIVED_BYTES, RECEIVED_EVENTS, REQUEST_SECONDS, REQUESTS
+from midstream.metrics import REQUEST_SECONDS
 from midstream.receipt import Receipt
 from midstream.registry.auth import Authenticator, Principal
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
@@ -33,7 +35,7 @@ from midstream.topics import MAX_MESSAGE_BYTES
 
 PATHS = frozenset({"/api/data/v1/telemetry", "/v1/telemetry"})
 
-_CLIENT_GONE = "499"  # nobody was there for a reply; counted under nginx's number for it
+_CLIENT_GONE = 499  # nobody was there for a reply; counted under nginx's number for it
 
 _log = get_logger(__name__)
 
@@ -54,14 +56,15 @@ class Collector:
         self._authenticator = Authenticator(settings)
         self._reader = EnvelopeReader(settings)
         self._in_flight = BytesInFlight(settings.max_in_flight_bytes)
+        self._admission = Admission(settings.max_in_flight_requests)
+        self._tally = Tally(self._admission, self._in_flight)
         self._rates = RateLimiter(settings.rate_limit_per_s)
         self._cors = Cors(settings.cors_origins)
         self._max_body_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
         self._max_batch_events = settings.max_batch_events
-        self._body_timeout_s = settings.body_timeout_ms / 1000
+        self._body_deadlines = Deadlines(settings.body_timeout_ms / 1000)
         self._drain_timeout_s = settings.drain_timeout_ms / 1000
         self._open = False
-        self._counts: dict[str, Counter] = {}
         self._registry_away = False
 
     async def startup(self) -> None:
@@ -75,6 +78,7 @@ class Collector:
         await self._keeper.stop(self._drain_timeout_s)
         self._reader.close()
         self._authenticator.close()
+        self._tally.tell()
 
     def accepting(self) -> bool:
         """Whether a batch posted now would be durable, as far as is known."""
@@ -98,9 +102,14 @@ class Collector:
             try:
                 if method != "POST":
                     raise RefusedError(ErrorCode.METHOD_NOT_ALLOWED)
-                reply = await self._take(headers, receive, ids)
+                if not self._admission.enter():
+                    raise RefusedError(ErrorCode.OVERLOADED)
+                try:
+                    reply = await self._take(headers, receive, ids)
+                finally:
+                    self._admission.leave()
             except ClientGoneError:
-                self._count(_CLIENT_GONE)
+                self._tally.reply(_CLIENT_GONE)
                 return
             except RefusedError as error:
                 reply = refused(error, ids.request_id, ids.msgid)
@@ -108,7 +117,7 @@ class Collector:
                 _log.exception("request.failed")
                 reply = refused(RefusedError(ErrorCode.INTERNAL_ERROR), ids.request_id, ids.msgid)
         await send_reply(send, reply, cross_origin)
-        self._count(str(int(reply.status)))
+        self._tally.reply(reply.status)
         REQUEST_SECONDS.observe(time.perf_counter() - began)
 
     async def _take(self, headers: Headers, receive: Receive, ids: _Ids) -> Reply:
@@ -124,8 +133,9 @@ class Collector:
         if obstacle is not None:
             raise RefusedError(obstacle)
         hold = Hold(self._in_flight)
+        self._tally.begin()
         try:
-            body = await read_body(receive, hold, announced, self._max_body_bytes, self._body_timeout_s)
+            body = await read_body(receive, hold, announced, self._max_body_bytes, self._body_deadlines)
             batch = await self._reader.read(body)
             ids.msgid = clean(batch.msgid) or ids.msgid
             events = len(batch.events)
@@ -162,9 +172,7 @@ class Collector:
                 raise RefusedError(ErrorCode.OUTCOME_UNKNOWN, batch_id=batch_id) from None
         finally:
             hold.release()
-        RECEIVED_BATCHES.inc()
-        RECEIVED_EVENTS.inc(events)
-        RECEIVED_BYTES.inc(len(body))
+        self._tally.receive(events, len(body))
         return accepted(batch_id, ids.request_id, ids.msgid)
 
     async def _authenticate(self, headers: Headers) -> Principal:
@@ -182,9 +190,3 @@ class Collector:
         if principal.channels and not principal.may_send_for(fact(headers, b"x-channel-id")):
             raise RefusedError(ErrorCode.UNAUTHORIZED)
         return principal
-
-    def _count(self, status: str) -> None:
-        counter = self._counts.get(status)
-        if counter is None:
-            counter = self._counts[status] = REQUESTS.labels(status)
-        counter.inc()

@@ -18,6 +18,7 @@ class BytesInFlight:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held = 0
+        self._told = 0
 
     @property
     def full(self) -> bool:
@@ -29,13 +30,19 @@ class BytesInFlight:
         if self._held + size > self._max_bytes:
             return False
         self._held += size
-        IN_FLIGHT_BYTES.set(self._held)
         return True
 
     def release(self, size: int) -> None:
         """Give back ``size`` bytes."""
         self._held -= size
-        IN_FLIGHT_BYTES.set(self._held)
+        if self._told and not self._held:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell the metric how many bytes are held. That there are none it is told at once."""
+        if self._told != self._held:
+            self._told = self._held
+            IN_FLIGHT_BYTES.set(self._held)
 
 
 class RateLimiter:

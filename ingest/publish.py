@@ -15,6 +15,7 @@ from typing import Protocol
 
 import xxhash
 
+from midstream.deadlines import Deadlines
 from midstream.kafka.lone import open_lone_producer
 from midstream.kafka.producer import Life, Producer, ProducerUnavailable
 from midstream.receipt import Receipt, encode_receipt
@@ -113,7 +114,7 @@ class KafkaPublisher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer = Producer(settings, [RAW.name, COLLECTORS.name])
-        self._timeout_s = settings.kafka_timeout_ms / 1000
+        self._deadlines = Deadlines(settings.kafka_timeout_ms / 1000)
         self._lanes: dict[int, _Lane] = {}
         self._lanes_of = ""
         self._spread = count()
@@ -133,29 +134,35 @@ class KafkaPublisher:
 
     async def publish(self, body: bytes, key: bytes, make_receipt: MakeReceipt, release: Callable[[], None]) -> None:
         """See :class:`Publisher`."""
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
         delivery: asyncio.Future[object] | None = None
         try:
             life = self._producer.life()
             partition = self._partition(life.partitions(RAW.name), key)
             lane = self._lane(life, partition)
-            async with life.while_ready(deadline), lane.lock:
-                if not life.ready:  # it may have ended or stalled while this waited
-                    raise NotPublishedError("earlier batches were not acknowledged in time")
-                receipt = make_receipt(lane.collector, lane.next_sequence)
-                headers = [(RECEIPT_HEADER, encode_receipt(receipt))]
-                delivery = await life.hand_over(RAW.name, partition, key or None, body, headers)
-                lane.next_sequence += 1
+            with life.while_ready(self._deadlines):
+                async with lane.lock:
+                    if not life.ready:  # it may have ended or stalled while this waited
+                        raise NotPublishedError("earlier batches were not acknowledged in time")
+                    receipt = make_receipt(lane.collector, lane.next_sequence)
+                    headers = [(RECEIPT_HEADER, encode_receipt(receipt))]
+                    delivery = await life.hand_over(RAW.name, partition, key or None, body, headers)
+                    lane.next_sequence += 1
+                await _done(delivery, release)
         except ProducerUnavailable as error:
             raise NotPublishedError(str(error)) from None
         except TimeoutError:
-            if life.ready:
+            if life.ready and (delivery is None or not delivery.done()):
                 life.stall()
-            raise NotPublishedError("earlier batches were not acknowledged in time") from None
+            if delivery is None:
+                raise NotPublishedError("earlier batches were not acknowledged in time") from None
         finally:
             if delivery is None:
                 release()
-        await self._acknowledged(life, delivery, deadline, release, receipt)
+        if not delivery.done():
+            raise OutcomeUnknownError("no acknowledgement came in time", receipt)
+        failure = delivery.exception()
+        if failure is not None:
+            raise OutcomeUnknownError(f"the producer failed: {type(failure).__name__}", receipt)
 
     async def hand_over(
         self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
@@ -164,7 +171,7 @@ class KafkaPublisher:
         try:
             life = self._producer.life()
             partition = self._partition(life.partitions(topic), key)
-            async with life.while_ready(asyncio.get_running_loop().time() + self._timeout_s):
+            with life.while_ready(self._deadlines):
                 return await life.hand_over(topic, partition, key or None, value, headers)
         except (ProducerUnavailable, TimeoutError) as error:
             raise NotPublishedError(str(error)) from None
@@ -186,44 +193,6 @@ class KafkaPublisher:
         except ProducerUnavailable as error:
             raise NotPublishedError(str(error)) from None
 
-    async def _acknowledged(
-        self,
-        life: Life,
-        delivery: asyncio.Future[object],
-        deadline: float,
-        release: Callable[[], None],
-        receipt: Receipt,
-    ) -> None:
-        """Wait for the acknowledgement while one is to be expected. The record stays in the producer, and is held,
-        whoever stops waiting."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-
-        def settle(_: object = None) -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        def let_go(_: object) -> None:
-            release()
-            settle()
-
-        delivery.add_done_callback(let_go)
-        timer = loop.call_at(deadline, settle)
-        life.watch(settle)
-        try:
-            if not life.lost:
-                await waiter
-        finally:
-            life.unwatch(settle)
-            timer.cancel()
-        if not delivery.done():
-            if life.ready:
-                life.stall()
-            raise OutcomeUnknownError("no acknowledgement came in time", receipt)
-        error = delivery.exception()
-        if error is not None:
-            raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}", receipt)
-
     def _partition(self, partitions: int, key: bytes) -> int:
         number = xxhash.xxh3_64_intdigest(key) if key else next(self._spread)
         return int(number % partitions)
@@ -236,3 +205,17 @@ class KafkaPublisher:
         if lane is None:
             lane = self._lanes[partition] = _Lane(f"{life.id}/{partition}")
         return lane
+
+
+async def _done(delivery: asyncio.Future[object], release: Callable[[], None]) -> None:
+    """Return when the delivery has ended in one way or the other. Until then the producer has the record, which is
+    held whoever stops waiting."""
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(_: object) -> None:
+        release()
+        if not ended.done():
+            ended.set_result(None)
+
+    delivery.add_done_callback(end)
+    await ended

@@ -16,6 +16,9 @@ RECEIVED_BYTES = Counter("midstream_received_bytes", "Bytes of bodies made durab
 IN_FLIGHT_BYTES = Gauge(
     "midstream_in_flight_bytes", "Bytes of bodies held by the collector now.", multiprocess_mode="livesum"
 )
+IN_FLIGHT_REQUESTS = Gauge(
+    "midstream_in_flight_requests", "Telemetry requests that the collector works on now.", multiprocess_mode="livesum"
+)
 CREDENTIAL_CACHE_ENTRIES = Gauge(
     "midstream_credential_cache_entries", "Verified tokens remembered.", multiprocess_mode="livesum"
 )

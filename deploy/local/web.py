@@ -25,6 +25,7 @@ from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from midstream.heap import settle_heap
 from midstream.logs import configure_logs, get_logger
 from midstream.settings import Settings, SettingsError, get_settings
 
@@ -67,10 +68,12 @@ def create_application() -> Application:
     cannot begin again and again, without a pause.
     """
     try:
-        return _create_application()
+        application = _create_application()
     except Exception:  # noqa: BLE001  a process's top
         _log.exception("web.start_failed")
         sys.exit(STARTUP_FAILURE)
+    settle_heap()
+    return application
 
 
 def _create_application() -> Application:

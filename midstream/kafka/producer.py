@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -26,6 +26,8 @@ from aiokafka.errors import (
 )
 from uuid_utils import uuid7
 
+from midstream.deadlines import Deadlines, Limit
+from midstream.kafka.compression import compress_quickly
 from midstream.kafka.quiet import quiet_aiokafka
 from midstream.logs import get_logger
 from midstream.metrics import PRODUCER_REBUILDS
@@ -34,7 +36,8 @@ from midstream.topics import MAX_MESSAGE_BYTES, OVERHEAD_BYTES
 
 _log = get_logger(__name__)
 
-_LINGER_MS = 5
+# A request to the broker costs several times what a record adds to it, here and there.
+_LINGER_MS = 10
 _MAX_BATCH_BYTES = 1024 * 1024
 _PROBE_INTERVAL_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
@@ -151,25 +154,13 @@ class Life:
         for lost in tuple(self._watchers):
             lost()
 
-    @asynccontextmanager
-    async def while_ready(self, deadline: float) -> AsyncIterator[None]:
-        """Wait inside until ``deadline`` by the loop's clock, and no longer than this life is ready.
+    def while_ready(self, deadlines: Deadlines) -> Limit:
+        """Wait inside, in a ``with`` block, for as long as ``deadlines`` say and no longer than this life is ready.
 
         Raises:
-            TimeoutError: what is inside was cancelled, for either reason.
+            TimeoutError: at its end: what is inside was cancelled, for either reason.
         """
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout_at(deadline) as limit:
-
-            def lost() -> None:
-                if not limit.expired():
-                    limit.reschedule(loop.time())
-
-            self.watch(lost)
-            try:
-                yield
-            finally:
-                self.unwatch(lost)
+        return _WhileReady(self, deadlines)
 
     def _settled(self, delivery: asyncio.Future[Any]) -> None:
         if delivery.cancelled():
@@ -220,6 +211,24 @@ class Life:
             for batch in batches:  # nobody waits for it, and asyncio would complain that nobody looked
                 if batch._drain_waiter.done() and not batch._drain_waiter.cancelled():
                     batch._drain_waiter.exception()
+
+
+class _WhileReady(Limit):
+    __slots__ = ("_life",)
+
+    def __init__(self, life: Life, deadlines: Deadlines) -> None:
+        super().__init__(deadlines)
+        self._life = life
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._life.watch(self.end)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._life.unwatch(self.end)
+        super().__exit__(kind, error, traceback)
 
 
 class Producer:
@@ -325,6 +334,7 @@ class Producer:
 
 def make_producer(settings: Settings, *, idempotent: bool) -> AIOKafkaProducer:
     """Return a producer that is not connected yet."""
+    compress_quickly()
     return AIOKafkaProducer(
         bootstrap_servers=settings.kafka_servers,
         client_id="midstream",
