@@ -25,7 +25,7 @@ _READY_TIMEOUT_S = 120.0
 _SETTLE_S = 120.0
 _QUERY_TIMEOUT_MS = 120_000  # of millions of events
 _SETTLE_POLL_S = 0.25
-_BLOCK_LOG_S = 3.0  # the log of blocks is written once a second
+_BLOCK_LOG_S = 2.0  # the log of blocks is written once a second
 _QUANTILES = (0.5, 0.95, 0.99)
 
 _COUNTS = {

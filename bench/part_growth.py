@@ -13,7 +13,7 @@ from bench.report import Part, Table, spread, times
 from bench.stored import fill, sample
 from midstream.clickhouse.client import open_client
 
-_STORED = (500_000, 5_000_000)
+_STORED = (300_000, 3_000_000)
 _STORED_FULL = (10_000_000, 100_000_000)
 _PARTITIONS = (1, 64)
 _DAYS_S = 30 * 24 * 3600

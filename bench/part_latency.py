@@ -11,7 +11,7 @@ from bench.report import Part, Table, spread
 
 _SHARES = (0.10, 0.50, 0.80)
 _FIXED_PER_S = (2_000, 10_000)
-_SENDING_S = 10.0
+_SENDING_S = 8.0
 _CONNECTIONS = 64
 _BATCH_EVENTS = 20
 

@@ -87,8 +87,14 @@ class _Connection(asyncio.Protocol):
             self._reply.set_result((int(head[9:12]), _header(head, b"x-batch-id").decode()))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(ConnectionResetError("closed by the server"))
+
+    @property
+    def open(self) -> bool:
+        """Whether a request can be sent: the server closes what is idle for long."""
+        return self._transport is not None
 
     async def ask(self, request: bytes) -> tuple[int, str]:
         """Send a request; return the status and the batch id of the answer.
@@ -96,7 +102,8 @@ class _Connection(asyncio.Protocol):
         Raises:
             OSError, TimeoutError: no answer; the connection cannot be used any more.
         """
-        assert self._transport is not None  # noqa: S101  connected
+        if self._transport is None:
+            raise ConnectionResetError("closed by the server")
         self._reply = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         async with asyncio.timeout(_REPLY_TIMEOUT_S):
@@ -106,6 +113,7 @@ class _Connection(asyncio.Protocol):
         """Close it."""
         if self._transport is not None:
             self._transport.close()
+            self._transport = None
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -180,6 +188,8 @@ class Sender:
         request = b"%b%d\r\n\r\n%b" % (self._head, len(batch.body), batch.body)
         sent, repeated = self.sent, False
         while True:
+            if not connection.open:
+                connection = await self._connect()
             began = time.monotonic()
             try:
                 status, batch_id = await connection.ask(request)
@@ -187,7 +197,6 @@ class Sender:
                 repeated = True
                 connection.close()
                 await asyncio.sleep(_RETRY_S)
-                connection = await self._connect()
                 continue
             if 200 <= status < 300:
                 break
