@@ -164,6 +164,13 @@ class Runner:
         )
 
     @contextmanager
+    def sending(self, load: Load) -> Iterator[None]:
+        """Send in the background as long as the context lasts, or the load; what becomes of it is not looked at."""
+        with self._sender(load) as sender:
+            _say_go(sender)
+            yield
+
+    @contextmanager
     def _sender(self, load: Load) -> Iterator[subprocess.Popen[str]]:
         seed = Runner._next_seed
         Runner._next_seed += 1
@@ -197,11 +204,15 @@ class Runner:
                 process.terminate()
 
 
-def _let_send(sender: subprocess.Popen[str]) -> Sent:
+def _say_go(sender: subprocess.Popen[str]) -> None:
     assert sender.stdin is not None  # noqa: S101  as _sender made it
-    assert sender.stdout is not None  # noqa: S101
     sender.stdin.write("go\n")
     sender.stdin.flush()
+
+
+def _let_send(sender: subprocess.Popen[str]) -> Sent:
+    assert sender.stdout is not None  # noqa: S101  as _sender made it
+    _say_go(sender)
     line = sender.stdout.readline()
     if not line:
         raise BenchError("the sender ended without a report")

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -26,7 +25,7 @@ STAGES = {"collector": "collector and api", "validate": "validate", "store": "st
 _TOP = 25
 _RATE_HZ = 250
 _WARM_UP_EVENTS = 10_000
-_LOAD_EVENTS = 20_000
+_ENDLESS_EVENTS = 1_000_000_000
 _MARGIN_S = 60
 
 
@@ -57,25 +56,14 @@ def _profile(folder: Path, stage: str, seconds: int, batch_events: int) -> None:
         pipeline.push_dimensions()
         runner = Runner(pipeline)
         runner.run(Load(_WARM_UP_EVENTS, batch_events))
-        over = threading.Event()
-        load = threading.Thread(target=_keep_sending, args=(runner, batch_events, over), name="load")
-        load.start()
-        try:
-            pid = _busiest(processes_by_kind(pipeline.home)[STAGES[stage]]).pid
+        pid = _busiest(processes_by_kind(pipeline.home)[STAGES[stage]]).pid
+        stacks = Path(scratch) / "stacks"
+        with runner.sending(Load(_ENDLESS_EVENTS, batch_events)):
             _record(py_spy, pid, seconds, "flamegraph", svg)
-            stacks = Path(scratch) / "stacks"
             _record(py_spy, pid, seconds, "raw", stacks)
-            text = stacks.read_text("utf-8")
-        finally:
-            over.set()
-            load.join()
+        text = stacks.read_text("utf-8")
     print(top_functions(text, _TOP))
     print(f"\nFlame graph: {svg}")
-
-
-def _keep_sending(runner: Runner, batch_events: int, over: threading.Event) -> None:
-    while not over.is_set():
-        runner.run(Load(_LOAD_EVENTS, batch_events))
 
 
 def _busiest(processes: list[psutil.Process]) -> psutil.Process:
@@ -85,7 +73,7 @@ def _busiest(processes: list[psutil.Process]) -> psutil.Process:
 
 def _record(py_spy: str, pid: int, seconds: int, form: str, output: Path) -> None:
     command = [py_spy, "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(_RATE_HZ)]
-    command += ["--format", form, "--output", str(output), "--subprocesses"]
+    command += ["--format", form, "--output", str(output)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _MARGIN_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
