@@ -79,11 +79,6 @@ class Life:
         return self._reachable and not self._stalled and not self.failed.is_set()
 
     @property
-    def lost(self) -> bool:
-        """Whether acknowledgements are not to be expected soon. One that is closing still gets them."""
-        return not self._reachable or self._stalled or (self.failed.is_set() and not self._closing)
-
-    @property
     def reachable(self) -> bool:
         """Whether the brokers answered when they were last asked."""
         return self._reachable
