@@ -21,6 +21,8 @@ from midstream.events.typed import Envelope, ValidEvent
 
 _ENVELOPE_DEPTH = 4  # event, context, cdata, its element
 _COLON = ord(":")
+_BRACE = ord("{")
+_BRACE_BIT = ord("{") ^ ord("[")  # the only one in which they differ
 _NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -44,27 +46,37 @@ class QuickReader:
 
     def read(self, raws: Sequence[bytes]) -> list[ValidEvent | None]:
         """Return each event that is certain to be valid; None is no refusal. Never raises for what stands in them."""
-        found: list[ValidEvent | None] = [None] * len(raws)
-        decode = self._decode
-        max_bytes = self._max_bytes
-        places: list[int] = []
-        envelopes: list[Envelope] = []
-        for place, raw in enumerate(raws):
-            if len(raw) <= max_bytes:
-                try:
-                    envelopes.append(decode(raw))
-                except _NOT_READ:
-                    continue
-                places.append(place)
-        if len(places) < len(raws):
+        count = len(raws)
+        if max(map(len, raws), default=0) > self._max_bytes:
+            raws = [raw if len(raw) <= self._max_bytes else b"" for raw in raws]
+        places, envelopes = self._decode_all(raws)
+        if len(places) < count:
             raws = [raws[place] for place in places]
         sound = self._sound(raws, envelopes)
         if len(sound) < len(envelopes):
             places = [places[at] for at in sound]
             envelopes = [envelopes[at] for at in sound]
-        for place, event in zip(places, self._with_edata(envelopes), strict=True):
+        events = self._with_edata(envelopes)
+        if len(events) == count:
+            return events
+        found: list[ValidEvent | None] = [None] * count
+        for place, event in zip(places, events, strict=True):
             found[place] = event
         return found
+
+    def _decode_all(self, raws: Sequence[bytes]) -> tuple[Sequence[int], list[Envelope]]:
+        """Return the places of those that can be decoded, and their envelopes."""
+        decode = self._decode
+        envelopes: list[Envelope] = []
+        missing: set[int] = set()
+        for place, raw in enumerate(raws):
+            try:
+                envelopes.append(decode(raw))
+            except _NOT_READ:
+                missing.add(place)
+        if missing:
+            return [place for place in range(len(raws)) if place not in missing], envelopes
+        return range(len(raws)), envelopes
 
     def _sound(self, raws: Sequence[bytes], envelopes: list[Envelope]) -> Sequence[int]:
         """Return the places of those whose text is sound as far as the envelope reaches.
@@ -89,15 +101,14 @@ class QuickReader:
         if not envelopes:
             return []
         texts = [bytes(envelope.edata) for envelope in envelopes]
-        max_depth = self._max_edata_depth
-        # Each level takes two bytes, and a bracket that opens it.
-        if all(text.count(b"{") + text.count(b"[") <= max_depth for text in texts if len(text) > 2 * max_depth):
-            read = _parse(texts)
+        together = b"[" + b",".join(texts) + b"]"
+        if self._are_shallow(texts, together):
+            read = _parse(texts, together)
             if read is not None:
                 is_valid = self._is_valid
                 return [
                     ValidEvent(envelope, str(envelope.ets), edata, text)
-                    if envelope.eid in is_valid and is_valid[envelope.eid](edata)
+                    if is_valid.get(envelope.eid, _never)(edata)
                     else None
                     for envelope, text, edata in zip(envelopes, *read, strict=True)
                 ]
@@ -107,14 +118,30 @@ class QuickReader:
             return [None]
         return self._with_edata(envelopes[:middle]) + self._with_edata(envelopes[middle:])
 
+    def _are_shallow(self, texts: list[bytes], together: bytes) -> bool:
+        """Tell whether it is certain that none of these texts, joined in ``together``, is nested too deep.
 
-def _parse(texts: list[bytes]) -> tuple[list[bytes], list[dict[str, Any]]] | None:
-    """Return JSON texts as orjson writes them, and their values; None if one is no JSON, or may have a doubled key.
+        Each level of one has a bracket that opens it. So where even the nearest brackets with so many between them lie
+        farther apart than the longest text reaches, none has too many.
+        """
+        max_depth = self._max_edata_depth
+        opening = np.flatnonzero((np.frombuffer(together, np.uint8) | _BRACE_BIT) == _BRACE)
+        if len(opening) <= max_depth or (opening[max_depth:] - opening[:-max_depth]).min() >= max(map(len, texts)):
+            return True
+        return all(text.count(b"{") + text.count(b"[") <= max_depth for text in texts)
+
+
+def _never(edata: dict[str, Any]) -> bool:
+    """Accept no edata of an eid that is unknown here."""
+    return False
+
+
+def _parse(texts: list[bytes], together: bytes) -> tuple[list[bytes], list[dict[str, Any]]] | None:
+    """Return JSON texts, in ``together`` as one array, as orjson writes them, and their values.
 
     All are read and written in one call. If the same text comes out, each was as orjson writes it, and no key in it is
-    doubled; otherwise colons tell, as in the envelope.
+    doubled; otherwise colons tell, as in the envelope. Returns None if one is no JSON, or may have a doubled key.
     """
-    together = b"[" + b",".join(texts) + b"]"
     try:
         values = orjson.loads(together)
     except orjson.JSONDecodeError:

@@ -134,10 +134,10 @@ class Rows:
         durations = [one.get("duration") for one in edata]
         return {
             "edata": _utf8([event.edata_text for event in self._events]),
-            "edata_type": _text([_string(one.get("type")) for one in edata]),
-            "edata_id": _text([_string(one.get("id")) for one in edata]),
-            "edata_pageid": _text([_string(one.get("pageid")) for one in edata]),
-            "edata_subtype": _text([_string(one.get("subtype")) for one in edata]),
+            "edata_type": _strings(edata, "type"),
+            "edata_id": _strings(edata, "id"),
+            "edata_pageid": _strings(edata, "pageid"),
+            "edata_subtype": _strings(edata, "subtype"),
             "edata_duration": pa.array(
                 [float(value) if value.__class__ in (int, float) else None for value in durations], pa.float64()
             ),
@@ -161,7 +161,7 @@ def _json(values: list[Any]) -> pa.Array:
     return _utf8([b"" if value is None else orjson.dumps(value) for value in values])
 
 
-def _string(value: Any) -> str:
-    """Return a string as it is and "" for everything else: edata of a HEARTBEAT or of a deployment's own event may
+def _strings(edata: list[dict[str, Any]], key: str) -> pa.Array:
+    """Return strings as they are and "" for everything else: edata of a HEARTBEAT or of a deployment's own event may
     hold anything."""
-    return value if value.__class__ is str else ""
+    return _text([value if (value := one.get(key)).__class__ is str else "" for one in edata])
