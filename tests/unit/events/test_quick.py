@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bench.mix import batches
 from midstream.envelope import read_envelope
+from midstream.events.focus import mark
 from midstream.events.judge import Accepted, Judge, Refused
 from midstream.events.quick import QuickReader
 from midstream.events.schemas import BASE_URI, Schemas, load_schemas
@@ -237,6 +238,20 @@ def test_no_event_nested_deeper_than_the_limit_is_accepted(depth: int) -> None:
         assert (event is not None) == (depth >= 5)
 
 
+@pytest.mark.parametrize("around", [0, 1, 8, 60])
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_a_deep_event_is_found_among_flat_ones(opening: bytes, around: int) -> None:
+    """Most batches have more brackets in all than one event may be deep."""
+    flat = [orjson.dumps({**PLAIN["HEARTBEAT"], "edata": {"a": [{}, [], "[{" * (n % 4)]}}) for n in range(around)]
+    closing = b"]" if opening == b"[" else b"}"
+    for levels in (MAX_DEPTH - 2, MAX_DEPTH - 1):
+        value = opening * levels + b"1" + closing * levels
+        raw = orjson.dumps({**PLAIN["HEARTBEAT"], "edata": {"x": "@"}}).replace(b'"@"', value)
+        is_within = levels + 2 <= MAX_DEPTH
+        assert agree(QUICK, SLOW, [*flat, raw, *flat]) == 2 * around + is_within
+        assert isinstance(SLOW.judge(raw), Accepted) == is_within
+
+
 def test_no_event_longer_than_the_limit_is_accepted() -> None:
     raw = orjson.dumps(PLAIN["LOG"])
     assert QuickReader(SCHEMAS, len(raw), MAX_DEPTH).read([raw]) != [None]
@@ -290,6 +305,36 @@ def test_strings_are_read_as_strictly_as_by_the_slow_way(text: bytes, place: str
     }
     raw = orjson.dumps(value | marked[place]).replace(b"@", text)
     assert agree(QUICK, SLOW, [raw]) == isinstance(SLOW.judge(raw), Accepted)
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "several elements": {"tags": [1, "a", 2, None, 3]},
+    "several objects": {"context": {"channel": "c", "env": "e", "cdata": [{}, {"id": "i", "type": "t"}, {"id": 1}, 5]}},
+    "several members": {"actor": {"id": 1, "type": 2}, "context": {"channel": "", "env": 3, "pdata": {"pid": 4}}},
+    "members and what holds them": {"actor": [], "object": {"id": 1, "rollup": {"l1": 2, "l4": None}}, "tags": {}},
+    "at every depth": {"edata": {"type": 1, "surprise": 2, "params": [{}, 1]}, "tags": [[]], "ver": 3, "ets": "x"},
+    "elements within elements": {"edata": {"type": "t", "level": "l", "message": "m", "params": [{}, 1, {}, [2], "x"]}},
+    "of the wrong kind": {"edata": [1, 2], "context": "x", "actor": None},
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_of_several_faults_the_one_that_the_reference_alone_would_name(name: str) -> None:
+    raw = orjson.dumps({**PLAIN["LOG"], **FAULTS[name]})
+    verdict = Judge(SCHEMAS, MAX_BYTES, MAX_DEPTH).judge(raw)
+    assert isinstance(verdict, Refused)
+    assert verdict == SLOW.judge(raw)
+
+
+def test_the_reference_looks_at_faulty_places_alone() -> None:
+    event = json.loads(orjson.dumps({**PLAIN["LOG"], **FAULTS["several elements"]}))
+    schema = SCHEMAS["LOG"]
+    assert schema.focused is not None
+    everywhere = [error.absolute_path for error in schema.reference.iter_errors(event)]
+    assert [list(path) for path in everywhere] == [["tags", 0], ["tags", 2], ["tags", 3], ["tags", 4]]
+    assert [error.absolute_path for error in schema.focused.iter_errors(mark(event, everywhere))] == everywhere
+    (only,) = schema.focused.iter_errors(mark(event, everywhere[2:3]))
+    assert list(only.absolute_path) == ["tags", 3]
 
 
 @SETTINGS
