@@ -18,6 +18,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 
+_GZIP = b"\x1f\x8b"
 _INTEGRATION = Path(__file__).parent / "integration"
 
 
@@ -29,3 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = "integration" if _INTEGRATION in item.path.parents else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: _INTEGRATION not in item.path.parents)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A gzip file holds the time it was made, and every process must know a test by the same name."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(_GZIP) else None
