@@ -1,9 +1,9 @@
 """What every test run knows: hypothesis profiles, and what may run side by side."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Wall time says nothing on a machine that others use too.
 settings.register_profile("shared", deadline=None)
@@ -19,17 +19,29 @@ settings.register_profile(
 )
 
 _GZIP = b"\x1f\x8b"
-_INTEGRATION = Path(__file__).parent / "integration"
+_INTEGRATION = "tests/integration"
 
 
-@pytest.hookimpl(tryfirst=True)
+class _Scheduling(LoadScopeScheduling):
+    """Each file is for one process, and all integration tests are for the same one: they share pipelines, and two
+    under load at the same time would measure each other. (Groups by mark need what pytest 9 no longer has:
+    pytest-xdist 3.8 writes ``Item._nodeid``.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return _INTEGRATION if path.startswith(_INTEGRATION) else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Let ``-n 2`` share out files."""
+    return _Scheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup`` each file is for one process, and all integration tests are for the same one: they
-    share pipelines, and two under load at the same time would measure each other. They take longest and come first."""
-    for item in items:
-        group = "integration" if _INTEGRATION in item.path.parents else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: _INTEGRATION not in item.path.parents)
+    """What takes longest comes first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_INTEGRATION))
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
