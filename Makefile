@@ -31,7 +31,7 @@ demo: environment ## Send a realistic day of a small fleet and show what became 
 
 test: test-environment $(SDK_MODULES) ## Pass all tests; ARGS="tests/unit -k name" for some
 	$(BIN)/python -m deploy.local.jars
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 # What make chaos runs: make chaos CASE="kill_store freeze_store" SEEDS="1 2" EVENTS=20000 FRESH=1 KEEP=1
 CASE ?=

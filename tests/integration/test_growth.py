@@ -28,8 +28,11 @@ from tests.support.waiting import wait_until
 PARTITIONS = 4
 BATCHES = 400
 MORE_S = 150.0
+_SHORT_WAITS = {"kafka_session_timeout_ms": 6_000, "kafka_timeout_ms": 5_000}
+"""A growth waits for as long as a worker that was cut off can live, which follows from these."""
 _PAUSE_S = 1.0
-"""Nothing is sealed for forty seconds of a growth: what is sent meanwhile should be load, and no backlog of minutes."""
+"""Nothing is sealed for twenty seconds of a growth: what is sent meanwhile should be load, and no backlog of
+minutes."""
 
 MIDDLE = (topics.VALID.name, topics.DEAD.name)
 
@@ -83,7 +86,7 @@ class Extra:
 
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    with Pipeline(tmp_path_factory.mktemp("growth") / "home", partitions=PARTITIONS) as running:
+    with Pipeline(tmp_path_factory.mktemp("growth") / "home", partitions=PARTITIONS, **_SHORT_WAITS) as running:
         yield running
 
 

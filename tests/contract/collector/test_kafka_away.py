@@ -134,6 +134,7 @@ async def test_full_spool_refuses_and_takes_again_once_drained(
     async with serving(changed, publisher, app_credential.token) as client:
         await wait_until(lambda: len(publisher.drained) == 4)
         await wait_until(lambda: not list_segments(slot_of(settings)))
+        await wait_until(lambda: metric("spool_bytes") == 0)  # it is counted after it is deleted
         publisher.ready = False
         await post(client, body)
         publisher.ready = True
