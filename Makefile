@@ -56,7 +56,7 @@ bench-full: test-environment peers-environment ## The same with 100 million even
 
 STAGE ?= validate
 SECONDS ?= 15
-profile: test-environment ## Record a stage under load as a flame graph; STAGE=validate|store|collector SECONDS=15
+profile: test-environment ## Record a stage under load as a flame graph; STAGE=store SECONDS=15
 	$(BIN)/python -m deploy.local.jars
 	@exec $(BIN)/python -m bench.profile $(STAGE) --seconds $(SECONDS) $(ARGS)
 

@@ -29,11 +29,11 @@ from midstream.settings import Settings
 MARGIN = 1.15
 LIMITS = Path(__file__).with_name("gate.json")
 
-_LOSS = 1.27  # a quarter, and what burning it does not hit exactly
+_LOSS = 1.28
 _CONTROL_EVENTS = 1_000
 _TURNS = 30
 _WRITE_TRIALS = 5
-_PROVE_TRIALS = 3
+_MOST_OF_THREE = 2
 _MAJORITY = 3
 
 
@@ -69,9 +69,9 @@ def ratio(step: Step, control: Callable[[], None], turns: int = _TURNS) -> float
     return statistics.median(step_s / control_s for step_s, control_s in pairs) * _CONTROL_EVENTS / step.events
 
 
-def calibrate(step: Step, control: Callable[[], None], trials: int = _WRITE_TRIALS) -> float:
+def calibrate(step: Step, control: Callable[[], None]) -> float:
     """Return the ratio from which a step's limit is made: the median of several measurements."""
-    return statistics.median(ratio(step, control) for _ in range(trials))
+    return statistics.median(ratio(step, control) for _ in range(_WRITE_TRIALS))
 
 
 def exceeded(step: Step, control: Callable[[], None], written: float) -> str:
@@ -105,12 +105,19 @@ def slowed(step: Step, factor: float) -> Step:
 
 
 def unseen(steps: Sequence[Step], control: Callable[[], None], loss: float) -> list[str]:
-    """Return the steps of which the gate would not see that they take so many times as long as they do now."""
-    return [
-        step.name
-        for step in steps
-        if not exceeded(slowed(step, loss), control, calibrate(step, control, _PROVE_TRIALS))
-    ]
+    """Return the steps of which the gate would not see that they take so many times as long as they do now.
+
+    Two of three tries decide, each against a limit made in the same moment: what is proven is the margin, not the
+    machine.
+    """
+    return [step.name for step in steps if not _is_seen(step, control, loss)]
+
+
+def _is_seen(step: Step, control: Callable[[], None], loss: float) -> bool:
+    seen: list[bool] = []
+    while max(seen.count(True), seen.count(False)) < _MOST_OF_THREE:
+        seen.append(bool(exceeded(slowed(step, loss), control, ratio(step, control))))
+    return seen.count(True) == _MOST_OF_THREE
 
 
 def main() -> int:

@@ -1,7 +1,8 @@
 """Where a stage's time goes: ``python -m bench.profile validate``, which ``make profile STAGE=validate`` runs.
 
-Starts a pipeline, sends the measured mix without a pause, records the stage's process with py-spy twice (its flame
-graph, then its stacks), and prints the functions in which most time was spent.
+Starts a pipeline, sends the measured mix without a pause, and records the stage's process with py-spy twice: all its
+threads as a flame graph, then those that hold the interpreter's lock, whose functions with most time are printed. (A
+thread that waits in C looks to py-spy like one that works there, so that all threads together have no useful order.)
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def _profile(folder: Path, stage: str, seconds: int, batch_events: int) -> None:
         pid = _busiest(processes_by_kind(pipeline.home)[STAGES[stage]]).pid
         stacks = Path(scratch) / "stacks"
         with runner.sending(Load(_ENDLESS_EVENTS, batch_events)):
-            _record(py_spy, pid, seconds, "flamegraph", svg)
-            _record(py_spy, pid, seconds, "raw", stacks)
+            _record(py_spy, pid, seconds, "--format", "flamegraph", "--output", str(svg))
+            _record(py_spy, pid, seconds, "--gil", "--format", "raw", "--output", str(stacks))
         text = stacks.read_text("utf-8")
     print(top_functions(text, _TOP))
     print(f"\nFlame graph: {svg}")
@@ -71,9 +72,8 @@ def _busiest(processes: list[psutil.Process]) -> psutil.Process:
     return max(processes, key=lambda process: sum(process.cpu_times()[:2]))
 
 
-def _record(py_spy: str, pid: int, seconds: int, form: str, output: Path) -> None:
-    command = [py_spy, "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(_RATE_HZ)]
-    command += ["--format", form, "--output", str(output)]
+def _record(py_spy: str, pid: int, seconds: int, *more: str) -> None:
+    command = [py_spy, "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(_RATE_HZ), *more]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _MARGIN_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
