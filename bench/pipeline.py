@@ -109,7 +109,7 @@ def _end_launcher(home: Home) -> None:
         return
     except BlockingIOError:
         launcher = psutil.Process(int(home.lock.read_text()))
-        end_processes([launcher], signal.SIGINT, _STOP_TIMEOUT_S)
+        end_processes([launcher], signal.SIGTERM, _STOP_TIMEOUT_S)
 
 
 class BenchPipeline:
@@ -179,7 +179,7 @@ class BenchPipeline:
         self._more.clear()
         self._workers.clear()
         if self._launcher is not None:
-            self._launcher.send_signal(signal.SIGINT)
+            self._launcher.send_signal(signal.SIGTERM)
             _wait_or_kill(self._launcher, _STOP_TIMEOUT_S)
             self._launcher = None
         end_processes(find_processes(self.home), signal.SIGKILL, 5)
