@@ -46,7 +46,7 @@ chaos: test-environment ## Break the pipeline on purpose and count; CASE= SEED= 
 		$(if $(FRESH),--fresh) $(if $(KEEP),--keep) $(ARGS)
 
 # Some parts only, fewer runs: make bench ARGS="--only cpu,limits --runs 1 --events 20000"
-bench: test-environment peers-environment ## Measure everything, in under 20 minutes; ARGS="--only cpu,latency --runs 1"
+bench: test-environment peers-environment ## Measure all parts but the soak; ARGS="--only cpu,latency --runs 1"
 	$(BIN)/python -m deploy.local.jars
 	@exec $(BIN)/python -m bench $(ARGS)
 

@@ -15,7 +15,7 @@ class Options:
     events: int
     """Of each measured load that is sent as fast as it is taken."""
     full: bool
-    """Whether what takes more than the usual twenty minutes is wanted too."""
+    """Whether what takes far longer than the rest is wanted too."""
     folder: Path
     """Where data is kept meanwhile; held by :func:`bench.pipeline.bench_folder`."""
     peers_python: Path
