@@ -19,16 +19,22 @@ settings.register_profile(
 )
 
 _GZIP = b"\x1f\x8b"
-_INTEGRATION = "tests/integration"
+_INTEGRATION = "tests/integration/"
+_APART = "tests/integration apart"
+_WITH_PIPELINES_OF_THEIR_OWN = {
+    f"{_INTEGRATION}test_{name}.py" for name in ("audit", "chaos_short", "growth", "poison", "run_kill", "run_start")
+}
 
 
 class _Scheduling(LoadScopeScheduling):
-    """Each file is for one process, and all integration tests are for the same one: they share pipelines, and two
-    under load at the same time would measure each other. (Groups by mark need what pytest 9 no longer has:
-    pytest-xdist 3.8 writes ``Item._nodeid``.)"""
+    """Each file is for one process. All integration tests that share pipelines are for the same one, and all that start
+    their own for another, so that there are never more than two pipelines under load. (Groups by mark need what pytest
+    9 no longer has: pytest-xdist 3.8 writes ``Item._nodeid``.)"""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
+        if path in _WITH_PIPELINES_OF_THEIR_OWN:
+            return _APART
         return _INTEGRATION if path.startswith(_INTEGRATION) else path
 
 

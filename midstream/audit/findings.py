@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+HOUR_MS = 3_600_000
 
 
 class Kind(StrEnum):
@@ -163,6 +165,28 @@ def slices(from_ms: int, to_ms: int, width_ms: int) -> Iterator[tuple[int, int]]
         until = min((at // width_ms + 1) * width_ms, to_ms)
         yield at, until
         at = until
+
+
+def spans(hours: Mapping[int, int], from_ms: int, to_ms: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Yield the times within a time that hold anything, ascending: as many whole hours as hold about so many rows, and
+    at least one.
+
+    Args:
+        hours: rows by hour since the epoch, ascending, of hours that hold any.
+        from_ms: begin of the whole time, epoch milliseconds.
+        to_ms: its end.
+        rows: how many rows come together at most.
+    """
+    first, last, held = -1, -1, 0
+    for hour, count in hours.items():
+        if first >= 0 and held + count > rows:
+            yield max(first * HOUR_MS, from_ms), min((last + 1) * HOUR_MS, to_ms)
+            first, held = -1, 0
+        if first < 0:
+            first = hour
+        last, held = hour, held + count
+    if first >= 0:
+        yield max(first * HOUR_MS, from_ms), min((last + 1) * HOUR_MS, to_ms)
 
 
 def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from midstream.audit.findings import Counts, slices
+from midstream.audit.findings import HOUR_MS, Counts, slices
 from midstream.clickhouse.client import ClickHouse
 from processors.validate.split import hash_mid
 
@@ -130,6 +130,18 @@ class AuditStore:
             {"from": from_ms, "to": to_ms},
         )
         return int(batches), int(events)
+
+    def rows_by_hour(self, from_ms: int, to_ms: int) -> dict[int, int]:
+        """Return how many batches and arrivals of a time there are, by hour since the epoch, ascending; no zeros."""
+        tables = " UNION ALL ".join(
+            f"SELECT intDiv(toUnixTimestamp64Milli(received_at), {HOUR_MS}) AS hour FROM {table} WHERE {_WITHIN}"  # noqa: S608 - constants
+            for table in _TABLES
+        )
+        rows = self._clickhouse.rows(
+            f"SELECT hour, count() FROM ({tables}) GROUP BY hour ORDER BY hour",  # noqa: S608 - constants
+            {"from": from_ms, "to": to_ms},
+        )
+        return {int(hour): int(count) for hour, count in rows}
 
     def compare(self, from_ms: int, to_ms: int) -> tuple[Counts, list[WrongBatch]]:
         """Compare all batches of a time with their arrivals; return the sums, and the first batches that are wrong."""

@@ -33,7 +33,6 @@ def own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "kill_everything",
         "cut_store_engine",
-        "zombie_store_at_first",
         "zombie_store_without_tokens",
         "sabotage_store",
     ],

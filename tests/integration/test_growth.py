@@ -26,7 +26,7 @@ from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 PARTITIONS = 4
-BATCHES = 400
+BATCHES = 200
 MORE_S = 240.0
 _SHORT_WAITS = {"kafka_session_timeout_ms": 6_000, "kafka_timeout_ms": 5_000}
 """A growth waits for as long as a worker that was cut off can live, which follows from these."""
@@ -237,7 +237,7 @@ def grow_meanwhile(clients: Outside, traffic: Traffic, extras: dict[str, Extra],
         deadline = time.monotonic() + MORE_S
         while not growth.done():
             assert time.monotonic() < deadline
-            traffic.send(100)
+            traffic.send(40)
             extras["validate"].keep()
             time.sleep(_PAUSE_S)
         growth.result()
@@ -280,7 +280,7 @@ def test_growth_that_nobody_announced_while_a_worker_is_frozen(
     wait_until("both validate workers seal under 8", lambda: sealing(pipeline) == [8, 8], 120, 0.5)
     frozen = extras["validate"]
     with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(traffic.send, 200)
+        sending = pool.submit(traffic.send, 100)
         time.sleep(0.3)
         frozen.signal(signal.SIGSTOP)
         sending.result()
@@ -304,12 +304,12 @@ def test_everything_is_read_again_after_growth(clients: Outside, extras: dict[st
     wait_until("all is through", lambda: is_through(pipeline), 120, 0.5)
     extras["store"].stop()
     stop_process(pipeline, "store")
-    traffic.send(200)
+    traffic.send(100)
     set_back(pipeline, topics.GROUP_STORE, MIDDLE)
     start_process(pipeline, "store")
     extras["store"].start()
     os.kill(pipeline.pid_of("validate"), signal.SIGKILL)
-    traffic.send(200)
+    traffic.send(100)
     wait_until("everything has been read again", lambda: is_through(pipeline), 240, 0.5)
     pipeline.wait_ready()
     traffic.check()

@@ -55,7 +55,7 @@ def leave_note() -> None:
 
 def signal_self(number: signal.Signals) -> None:
     """Stop or end this process, here."""
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)  # in this thread: another one would let this go on for a moment
 
 
 def drop(mid: str, batch_id: str, event_index: int) -> None:

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midstream.audit.findings import Counts, Finding, Kind, Report, format_time, parse_time, runs, slices
+from midstream.audit.findings import (
+    HOUR_MS,
+    Counts,
+    Finding,
+    Kind,
+    Report,
+    format_time,
+    parse_time,
+    runs,
+    slices,
+    spans,
+)
 
 
 def report(**counts: int) -> Report:
@@ -92,6 +103,27 @@ def test_slices_make_up_the_time(begin: int, end: int, width: int) -> None:
     found = list(slices(begin, end, width))
     assert [number for first, last in found for number in range(first, last)] == list(range(begin, end))
     assert all(0 < last - first <= width for first, last in found)
+
+
+@given(
+    st.dictionaries(st.integers(0, 50), st.integers(1, 9)),
+    st.integers(0, HOUR_MS - 1),
+    st.integers(1, HOUR_MS),
+    st.integers(1, 20),
+)
+def test_spans_hold_every_hour_that_holds_anything(counts: dict[int, int], first: int, last: int, rows: int) -> None:
+    hours = dict(sorted(counts.items()))
+    begin, end = (min(hours) * HOUR_MS + first, max(hours) * HOUR_MS + last) if hours else (0, 1)
+    if begin >= end:
+        return
+    found = list(spans(hours, begin, end, rows))
+    held = [[hour for hour in hours if low < (hour + 1) * HOUR_MS and hour * HOUR_MS < high] for low, high in found]
+    assert [hour for some in held for hour in some] == list(hours)
+    assert all(len(some) == 1 or sum(hours[hour] for hour in some) <= rows for some in held)
+    # No more of them than needed: the first hour of one would have been too much for the one before.
+    pairs = itertools.pairwise(held)
+    assert all(sum(hours[hour] for hour in some) + hours[following[0]] > rows for some, following in pairs)
+    assert all(begin <= low < high <= end for low, high in found)
 
 
 @given(st.sets(st.integers(0, 200)))

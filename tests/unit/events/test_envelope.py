@@ -252,19 +252,19 @@ def test_events_full_of_commas_are_no_more_than_they_are() -> None:
 
 
 HOSTILE = {
-    "brackets": b"[" * (8 * MIB - 20),
-    "objects": b'{"a":' * (8 * MIB // 5 - 5),
-    "numbers": b"[1" * (4 * MIB - 10),
-    "quotes": b'"' * (8 * MIB - 21),
-    "escaped quotes": b'"' + b'\\"' * (4 * MIB - 10),
-    "backslashes": b'"' + b"\\" * (8 * MIB - 21),
-    "empty arrays in one": b"NaN," + b"[]" * (4 * MIB - 10),
+    "brackets": b"[" * (2 * MIB - 20),
+    "objects": b'{"a":' * (2 * MIB // 5 - 5),
+    "numbers": b"[1" * (MIB - 10),
+    "quotes": b'"' * (2 * MIB - 21),
+    "escaped quotes": b'"' + b'\\"' * (MIB - 10),
+    "backslashes": b'"' + b"\\" * (2 * MIB - 21),
+    "empty arrays in one": b"NaN," + b"[]" * (MIB - 10),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_scanner_is_linear(name: str) -> None:
-    """The worst is some 0.6 us of CPU a byte on a slow core: 5 s for 8 MiB. Anything quadratic would take days."""
+    """The worst is some 0.6 us of CPU a byte on a slow core: 1.3 s for 2 MiB. Anything quadratic would take hours."""
     seconds = []
     for size in (len(HOSTILE[name]) // 8, len(HOSTILE[name])):
         body = b'{"events":[' + HOSTILE[name][:size] + b"]}"
@@ -272,5 +272,5 @@ def test_the_scanner_is_linear(name: str) -> None:
         with contextlib.suppress(EnvelopeError):
             read_envelope(body)
         seconds.append(time.process_time() - start)
-    assert seconds[1] < 20
+    assert seconds[1] < 10
     assert seconds[1] < max(40 * seconds[0], 1.0)
