@@ -68,6 +68,9 @@ SEALED_ROWS = Histogram(
 )
 VALIDATE_BUFFER_BYTES = Gauge("midstream_validate_buffer_bytes", "Bytes of event text in blocks not sealed yet.")
 
+# Validate and store
+TAKEN_BYTES = Gauge("midstream_taken_bytes", "Bytes of Kafka records under work at once, by topic.", ["topic"])
+
 # Store
 STORED_EVENTS = Counter("midstream_stored_events", "Events stored, by table.", ["table"])
 DUPLICATE_EVENTS = Counter("midstream_duplicate_events", "Arrivals of a mid that was stored before.")

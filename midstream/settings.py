@@ -161,12 +161,12 @@ class Settings(BaseSettings):
     seal_interval_ms: int = Field(
         250, ge=1, le=60_000, description="Longest time an event waits for its block to be sealed."
     )
-    seal_rows: int = Field(5_000, ge=1, le=100_000, description="Rows that seal a block at once.")
+    seal_rows: int = Field(10_000, ge=1, le=100_000, description="Rows that seal a block at once.")
     seal_bytes: int = Field(
         6 * MIB, ge=64 * KIB, le=64 * MIB, description="Bytes of event text that seal a block at once."
     )
     max_batches_in_flight: int = Field(
-        250, ge=1, le=10_000, description="Batches that a `validate` worker takes up at once."
+        1_000, ge=1, le=10_000, description="Batches that a `validate` worker takes up at once."
     )
     late_after_days: int = Field(400, ge=1, description="An event older than this at receipt is flagged late.")
     early_after_days: int = Field(

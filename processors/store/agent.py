@@ -30,11 +30,13 @@ from processors.store.route import check_routes
 from processors.store.sink import TableSink
 from processors.store.storer import Storer, StoreRecord
 from processors.store.watched import WatchedClickHouse
+from processors.take import for_each, take
 from processors.worker import WorkerApp, make_app, or_crash, tell_of_crash
 
 log = get_logger(__name__)
 
 _MAX_BLOCKS = 16
+_MAX_TAKEN_BYTES = 32 * 1024 * 1024
 _TAKE_S = 0.1
 _TAKE_DEAD_S = 0.5
 _RECEIPTS_INTERVAL_S = 1.0
@@ -206,14 +208,20 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
 
     @app.agent(valid, concurrency=1)
     async def store(stream: Any) -> None:
-        async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_S):
-            await or_crash("store", worker.follow_partitions(assignment.partitions(), assignment.of()))
-            await or_crash("store", worker.store_valid(events, assignment), worker.storer.valid_tries.failed)
+        async def store_valid(events: list[Any]) -> None:
+            await worker.follow_partitions(assignment.partitions(), assignment.of())
+            await worker.store_valid(events, assignment)
+
+        taken = take(stream, topics.VALID.name, records=_MAX_BLOCKS, max_bytes=_MAX_TAKEN_BYTES, within_s=_TAKE_S)
+        await or_crash("store", for_each(taken, store_valid), worker.storer.valid_tries.failed)
 
     @app.agent(dead, concurrency=1)
     async def bury(stream: Any) -> None:
-        async for events in stream.noack_take(_MAX_BLOCKS, within=_TAKE_DEAD_S):
-            await or_crash("store", worker.store_dead(events, assignment), worker.storer.dead_tries.failed)
+        async def store_dead(events: list[Any]) -> None:
+            await worker.store_dead(events, assignment)
+
+        taken = take(stream, topics.DEAD.name, records=_MAX_BLOCKS, max_bytes=_MAX_TAKEN_BYTES, within_s=_TAKE_DEAD_S)
+        await or_crash("store", for_each(taken, store_dead), worker.storer.dead_tries.failed)
 
     @app.task  # type: ignore[untyped-decorator]
     async def keep_lease() -> None:

@@ -19,6 +19,7 @@ from processors.attempts import Attempts
 from processors.growth import PartitionsChangedError, check_older, wait_for_older_blocks
 from processors.lease import Lease
 from processors.remade import TopicGuard
+from processors.take import for_each, take
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
 from processors.validate.split import RawRecord
@@ -27,6 +28,7 @@ from processors.worker import WorkerApp, make_app, or_crash, tell_of_crash
 log = get_logger(__name__)
 
 
+_MAX_TAKEN_BYTES = 24 * 1024 * 1024
 _MAX_PART_BYTES = 32 * 1024 * 1024
 _LOOK_S = 1.0
 
@@ -209,7 +211,13 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
 
     @app.agent(raw, concurrency=1)
     async def validate(stream: Any) -> None:
-        async for events in stream.noack_take(settings.max_batches_in_flight, within=settings.seal_interval_ms / 1000):
-            await or_crash("validate", validator.run_round(events), validator.tries.failed)
+        rounds = take(
+            stream,
+            topics.RAW.name,
+            records=settings.max_batches_in_flight,
+            max_bytes=_MAX_TAKEN_BYTES,
+            within_s=settings.seal_interval_ms / 1000,
+        )
+        await or_crash("validate", for_each(rounds, validator.run_round), validator.tries.failed)
 
     return app, settings.validate_metrics_port
