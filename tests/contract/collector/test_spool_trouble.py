@@ -4,7 +4,6 @@ import asyncio
 import errno
 from collections.abc import Iterator
 from functools import partial
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,8 @@ import structlog
 
 from ingest.spool import drain
 from ingest.spool.drain import Drainer
-from ingest.spool.drain import Drainer
 from ingest.spool.segment import DAMAGED, SegmentFile, list_segments, read_segment, set_aside
 from ingest.spool.shelf import Shelf
-from ingest.spool.spool import Spool
-from midstream.receipt import Receipt
 from ingest.spool.spool import Spool
 from midstream.receipt import Receipt
 from midstream.registry.credentials import Issued
