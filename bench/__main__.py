@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from bench import part_cpu, part_growth, part_latency, part_limits, part_peers, part_soak
+from bench import part_cpu, part_growth, part_latency, part_limits, part_overload, part_peers, part_soak
 from bench.control import parse_us_per_event
 from bench.machine import describe
 from bench.options import Options
@@ -31,6 +31,7 @@ from midstream.settings import Settings
 PARTS: dict[str, Callable[[Options], Part]] = {
     "cpu": part_cpu.run,
     "latency": part_latency.run,
+    "overload": part_overload.run,
     "growth": part_growth.run,
     "limits": part_limits.run,
     "peers": part_peers.run,

@@ -54,6 +54,7 @@ class Load:
     gzip: bool = False
     rate_events_s: float = 0.0
     connections: int = 16
+    retry_s: float = 0.5
     stored: tuple[str, ...] = ()
     """Texts of stored events, of which what is resent is taken."""
 
@@ -183,6 +184,7 @@ class Runner:
             gzip=load.gzip,
             rate_events_s=load.rate_events_s,
             connections=load.connections,
+            retry_s=load.retry_s,
             stored=list(load.stored),
         )
         with subprocess.Popen(
@@ -229,6 +231,8 @@ def judge(
     """
     troubles = [f"{kind} ended during the load" for kind in ended]
     slack = {"stored": 0, "duplicate": sent.repeated_events, "rejected": sent.repeated_events}
+    if sent.without_retry_after:
+        troubles.append(f"{sent.without_retry_after} answers 503 without Retry-After")
     for kind, wanted in expected.items():
         if not wanted <= counts[kind] <= wanted + slack[kind]:
             troubles.append(f"{kind}: {counts[kind]} instead of {wanted}")

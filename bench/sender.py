@@ -21,7 +21,6 @@ import uvloop
 from bench.mix import Batch, batches
 
 _REPLY_TIMEOUT_S = 30.0
-_RETRY_S = 0.5
 _PREPARED_EVENTS = 200_000
 _RETRY_STATUSES = (408, 429, 503)
 
@@ -38,6 +37,8 @@ class Plan(msgspec.Struct):
     rate_events_s: float
     """0: as fast as it is taken."""
     connections: int
+    retry_s: float
+    """How long a batch that was refused waits, or one without an answer."""
     stored: list[str] = []
     """Texts of events that are stored already: what is resent is taken from them."""
 
@@ -54,6 +55,8 @@ class Sent(msgspec.Struct):
     """Events of batches that may have been taken more than once, as no answer came to an earlier try."""
     refused: dict[int, int] = {}
     """Answers other than 2xx, by status."""
+    without_retry_after: int = 0
+    """Of the answers 503, those that do not say when to come again."""
     sending_s: float = 0.0
     cpu_s: float = 0.0
     reply_ms: list[float] = []
@@ -67,7 +70,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._read = bytearray()
-        self._reply: asyncio.Future[tuple[int, str]] | None = None
+        self._reply: asyncio.Future[tuple[int, str, bool]] | None = None
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -84,7 +87,8 @@ class _Connection(asyncio.Protocol):
             return
         del self._read[: head_end + 4 + length]
         if self._reply is not None and not self._reply.done():
-            self._reply.set_result((int(head[9:12]), _header(head, b"x-batch-id").decode()))
+            batch_id, retry_after = _header(head, b"x-batch-id").decode(), _header(head, b"retry-after")
+            self._reply.set_result((int(head[9:12]), batch_id, bool(retry_after)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -96,8 +100,8 @@ class _Connection(asyncio.Protocol):
         """Whether a request can be sent: the server closes what is idle for long."""
         return self._transport is not None
 
-    async def ask(self, request: bytes) -> tuple[int, str]:
-        """Send a request; return the status and the batch id of the answer.
+    async def ask(self, request: bytes) -> tuple[int, str, bool]:
+        """Send a request; return of the answer the status, the batch id, and whether it says when to come again.
 
         Raises:
             OSError, TimeoutError: no answer; the connection cannot be used any more.
@@ -192,19 +196,20 @@ class Sender:
                 connection = await self._connect()
             began = time.monotonic()
             try:
-                status, batch_id = await connection.ask(request)
+                status, batch_id, has_retry_after = await connection.ask(request)
             except (OSError, TimeoutError):
                 repeated = True
                 connection.close()
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(self._plan.retry_s)
                 continue
             if 200 <= status < 300:
                 break
             sent.refused[status] = sent.refused.get(status, 0) + 1
+            sent.without_retry_after += status == 503 and not has_retry_after
             if status not in _RETRY_STATUSES:
                 raise RuntimeError(f"the collector answers {status} to a batch of the mix")
             repeated = repeated or bool(batch_id)  # an answer 503 that names a batch: the outcome is not known
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(self._plan.retry_s)
         self._took_ms.append((time.monotonic() - began) * 1000)
         sent.replies[batch_id] = time.time_ns() // 1_000_000
         sent.accepted_batches += 1

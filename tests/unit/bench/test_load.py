@@ -43,6 +43,11 @@ def test_a_process_that_ended_and_events_without_a_time_are_told() -> None:
     assert verdict(timed=900) == ["the time until visible is known of 900 events of 970"]
 
 
+def test_a_refusal_without_retry_after_is_told() -> None:
+    sent = Sent(refused={503: 5}, without_retry_after=2)
+    assert judge(sent, EXPECTED, EXPECTED, 970, []) == ["2 answers 503 without Retry-After"]
+
+
 def test_quantiles_count_each_value_by_its_weight() -> None:
     assert _weighted_quantiles([30.0, 10.0, 20.0], [1, 98, 1]) == {"p50": 10.0, "p95": 10.0, "p99": 20.0}
     assert _weighted_quantiles(list(map(float, range(1, 101))), [1] * 100) == {"p50": 50.0, "p95": 95.0, "p99": 99.0}

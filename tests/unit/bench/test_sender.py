@@ -17,8 +17,9 @@ Answer = Callable[[int], bytes | None]
 """Of the number of the request: the whole answer, or None to break off."""
 
 
-def reply(status: int, batch_id: str = "") -> bytes:
+def reply(status: int, batch_id: str = "", retry_after: str = "1") -> bytes:
     header = f"X-Batch-Id: {batch_id}\r\n" if batch_id else ""
+    header += f"Retry-After: {retry_after}\r\n" if status == 503 and retry_after else ""
     return f"HTTP/1.1 {status} x\r\n{header}Content-Length: 2\r\n\r\nok".encode()
 
 
@@ -56,6 +57,7 @@ async def serving(answer: Answer) -> AsyncIterator[tuple[Server, int]]:
 
 def plan(port: int = 0, events: int = 200, **more: object) -> Plan:
     given = {"token": "t", "seed": 5, "batch_events": 20, "gzip": False, "rate_events_s": 0.0, "connections": 1}
+    given["retry_s"] = 0.05
     return Plan(**{"port": port, "events": events, **given, **more})  # type: ignore[arg-type]
 
 
@@ -85,9 +87,14 @@ async def test_each_batch_that_was_taken_is_in_the_ledger_once() -> None:
 async def test_a_refused_batch_is_sent_again_and_counted_once() -> None:
     sent, server = await send(lambda n: reply(503) if n == 3 else reply(200, f"b{n}"))
     assert sent.accepted_events == 200
-    assert sent.refused == {503: 1}
+    assert (sent.refused, sent.without_retry_after) == ({503: 1}, 0)
     assert sent.repeated_events == 0
     assert server.bodies[2] == server.bodies[3]
+
+
+async def test_a_refusal_that_names_no_time_to_come_again_is_noted() -> None:
+    sent, _ = await send(lambda n: reply(503, retry_after="") if n < 3 else reply(200, f"b{n}"))
+    assert (sent.refused, sent.without_retry_after) == ({503: 2}, 2)
 
 
 async def test_a_batch_of_unknown_outcome_is_sent_again_and_noted_as_such() -> None:
