@@ -32,6 +32,7 @@ LIMITS = Path(__file__).with_name("gate.json")
 _LOSS = 1.28
 _CONTROL_EVENTS = 1_000
 _TURNS = 30
+_PROVING_TURNS = 10
 _WRITE_TRIALS = 5
 _MOST_OF_THREE = 2
 _MAJORITY = 3
@@ -74,7 +75,7 @@ def calibrate(step: Step, control: Callable[[], None]) -> float:
     return statistics.median(ratio(step, control) for _ in range(_WRITE_TRIALS))
 
 
-def exceeded(step: Step, control: Callable[[], None], written: float) -> str:
+def exceeded(step: Step, control: Callable[[], None], written: float, turns: int = _TURNS) -> str:
     """Return what is to be said of a step that is slower than its limit allows, "" if it is not.
 
     The majority of several measurements decides, so that one that others on the machine spoilt does neither harm nor
@@ -83,7 +84,7 @@ def exceeded(step: Step, control: Callable[[], None], written: float) -> str:
     limit = written * MARGIN
     found: list[float] = []
     while True:
-        found.append(ratio(step, control))
+        found.append(ratio(step, control, turns))
         above = sum(one > limit for one in found)
         if len(found) - above == _MAJORITY:
             return ""
@@ -116,7 +117,7 @@ def unseen(steps: Sequence[Step], control: Callable[[], None], loss: float) -> l
 def _is_seen(step: Step, control: Callable[[], None], loss: float) -> bool:
     seen: list[bool] = []
     while max(seen.count(True), seen.count(False)) < _MOST_OF_THREE:
-        seen.append(bool(exceeded(slowed(step, loss), control, ratio(step, control))))
+        seen.append(bool(exceeded(slowed(step, loss), control, ratio(step, control), _PROVING_TURNS)))
     return seen.count(True) == _MOST_OF_THREE
 
 

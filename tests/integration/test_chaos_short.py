@@ -16,7 +16,7 @@ from tests.chaos.runner import run_case
 load_all()
 
 # Few events make small blocks, and it is blocks that cost: fewer of them.
-PLAN = Plan(events=12_000, fault_s=12.0, away_s=10.0, settle_s=90.0, settings={"seal_interval_ms": 1_000})
+PLAN = Plan(events=12_000, fault_s=8.0, away_s=8.0, settle_s=90.0, settings={"seal_interval_ms": 1_000})
 SEED = 11
 
 

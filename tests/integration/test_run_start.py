@@ -17,7 +17,8 @@ from tests.support.pipeline import Pipeline
 from tests.support.ports import PORT_SETTINGS
 from tests.support.waiting import wait_until
 
-SECOND_START_S = 15.0
+SECOND_START_S = 25.0
+"""It takes 7 to 9 s where nothing else runs; here another test may have the other core, or more."""
 STOP_S = 20.0
 
 
