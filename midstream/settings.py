@@ -73,6 +73,13 @@ class Settings(BaseSettings):
         le=300_000,
         description="How long Kafka waits for a silent worker before its partitions go to others.",
     )
+    record_timeout_ms: int = Field(
+        30_000,
+        ge=1_000,
+        le=600_000,
+        description="Longest time a worker may work on a record without waiting for Kafka or ClickHouse; then it ends "
+        "itself, which counts as a try of that record.",
+    )
     record_tries: int = Field(
         5,
         ge=2,

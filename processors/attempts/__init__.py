@@ -2,9 +2,10 @@
 
 A worker writes down what it is working on before it begins: a plain store into a mapped file, which outlives the
 process but not the machine, for ten microseconds a record. Whatever ends the process in the midst of a step (a
-segmentation fault, the kernel short of memory, a stack that overflows) leaves that mark behind, and the next life finds
-it; an exception is written down on the way out. Each counts as a try of that record, durably. A record is known by
-topic, partition, offset and a hash of its value: offsets repeat when a topic is made anew.
+segmentation fault, the kernel short of memory, a stack that overflows, the watchdog when a step does not end) leaves
+that mark behind, and the next life finds it; an exception is written down on the way out. Each counts as a try of that
+record, durably. A record is known by topic, partition, offset and a hash of its value: offsets repeat when a topic is
+made anew.
 
 What says nothing about a record is not counted: while a worker waits for ClickHouse or Kafka the mark is off, and an
 error of theirs, a lost lease or a clean stop leaves none. A `kill -9` that comes from outside can hit a step by chance.
@@ -21,5 +22,6 @@ that moves to another worker begins there anew.
 
 from processors.attempts.lane import Lane, Trial, is_of_the_environment
 from processors.attempts.table import DIED, Attempts, AttemptsError
+from processors.attempts.watchdog import end_if_stuck
 
-__all__ = ["DIED", "Attempts", "AttemptsError", "Lane", "Trial", "is_of_the_environment"]
+__all__ = ["DIED", "Attempts", "AttemptsError", "Lane", "Trial", "end_if_stuck", "is_of_the_environment"]

@@ -173,6 +173,11 @@ class LaneArea:
         """Whether a record is marked."""
         return self._memory[self._start] == 1
 
+    @property
+    def mark(self) -> bytes:
+        """What is marked, for telling whether it is still the same."""
+        return self._memory[self._start + _IDENTITY_AT : self._start + _PLACE_AT + _PLACE.size]
+
     def read(self) -> tuple[Identity, int, Phase, int]:
         """Return what is marked."""
         at = self._start + _IDENTITY_AT

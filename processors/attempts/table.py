@@ -104,6 +104,10 @@ class Attempts:
         for area in self._areas:
             area.switch(False)
 
+    def marks(self) -> list[bytes]:
+        """Return what is under work now."""
+        return [area.mark for area in self._areas if area.is_on]
+
     def enter(self, lane: Lane | None) -> None:
         """Note which lane this thread works for."""
         self._here.lane = lane

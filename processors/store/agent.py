@@ -15,7 +15,7 @@ from midstream.clickhouse.client import ClickHouse, open_client
 from midstream.logs import get_logger
 from midstream.metrics import BLOCK_SECONDS
 from midstream.settings import Settings
-from processors.attempts import Attempts
+from processors.attempts import Attempts, end_if_stuck
 from processors.growth import older_are_stored, sealed_under
 from processors.lease import Lease
 from processors.remade import TopicGuard
@@ -94,7 +94,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.lease = Lease(settings.kafka_session_timeout_ms)
-        attempts = Attempts.open(settings, topics.GROUP_STORE)
+        self.attempts = attempts = Attempts.open(settings, topics.GROUP_STORE)
         tell_of_crash(attempts.close)
         self.receipt_tries = attempts.lane(topics.RAW.name)
         self.clickhouse: ClickHouse = WatchedClickHouse(open_client(settings), attempts)
@@ -226,6 +226,10 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
     @app.task  # type: ignore[untyped-decorator]
     async def keep_lease() -> None:
         await or_crash("store", worker.lease.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def end_when_stuck() -> None:
+        await or_crash("store", end_if_stuck(worker.attempts, settings.record_timeout_ms / 1000))
 
     @app.task  # type: ignore[untyped-decorator]
     async def guard_topics() -> None:

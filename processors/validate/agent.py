@@ -15,7 +15,7 @@ from midstream.kafka.sealing import sign
 from midstream.logs import get_logger
 from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
-from processors.attempts import Attempts
+from processors.attempts import Attempts, end_if_stuck
 from processors.growth import PartitionsChangedError, check_older, wait_for_older_blocks
 from processors.lease import Lease
 from processors.remade import TopicGuard
@@ -200,6 +200,10 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
     @app.task  # type: ignore[untyped-decorator]
     async def keep_lease() -> None:
         await or_crash("validate", validator.lease.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def end_when_stuck() -> None:
+        await or_crash("validate", end_if_stuck(attempts, settings.record_timeout_ms / 1000))
 
     @app.task  # type: ignore[untyped-decorator]
     async def guard_topics() -> None:

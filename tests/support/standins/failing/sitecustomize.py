@@ -1,7 +1,8 @@
 """Makes a pure step of a worker fail at marked events: this folder stands in PYTHONPATH of a pipeline under test.
 
 A mid or text that holds ``<place>!<way>`` fails there. Places: ``judge``, ``row``, ``split`` of ``validate``; ``join``,
-``read``, ``letter`` of ``store``. Ways: ``raise``, ``memory`` (MemoryError), ``segv`` (the process dies).
+``read``, ``letter`` of ``store``. Ways: ``raise``, ``memory`` (MemoryError), ``segv`` (the process dies), ``hang``
+(it never ends).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ def fail(place: str, text: bytes) -> None:
         raise ZeroDivisionError(f"at {place}")
     if f"{place}!memory".encode() in text:
         raise MemoryError
+    while f"{place}!hang".encode() in text:
+        pass
     if f"{place}!segv".encode() in text:
         signal.raise_signal(signal.SIGSEGV)  # in this thread: another one would let this go on for a moment
 
