@@ -83,7 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--only", default="", help=f"parts, separated by commas: {', '.join(FULL_PARTS)}")
     parser.add_argument("--runs", type=int, default=3, help="measured runs of everything")
-    parser.add_argument("--events", type=int, default=60_000, help="events of a load that is sent without a pause")
+    parser.add_argument("--events", type=int, default=40_000, help="events of a load that is sent without a pause")
     parser.add_argument("--full", action="store_true", help="the soak too, and 100 million stored events")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where data and reports are kept")
     parser.add_argument("--json", type=Path, help="the file of all runs; default: one in the folder, by the time")

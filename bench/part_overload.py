@@ -7,12 +7,12 @@ from bench.options import Options
 from bench.pipeline import BenchPipeline
 from bench.report import Part, Table, spread
 
-_CONNECTIONS = (16, 160, 640)
+_CONNECTIONS = (16, 640)
 _BATCH_EVENTS = 20
 
 
 def run(options: Options) -> Part:
-    """Send over few connections, over ten times and over forty times as many."""
+    """Send over as many connections as keep everything busy, and over forty times as many."""
     found: dict[int, list[Outcome]] = {}
     with BenchPipeline(options.folder) as pipeline:
         pipeline.push_dimensions()
