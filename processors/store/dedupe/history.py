@@ -1,4 +1,4 @@
-"""All mids stored so far, as 64-bit hashes: sorted arrays while memory lasts, filters beyond.
+"""All mids stored so far, as 64-bit hashes: the newest in sorted arrays, the others in filters.
 
 A hit means "maybe": the whole mid is compared before anything is called a duplicate. A miss is certain.
 """
@@ -7,37 +7,37 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from rbloom import Bloom
 
-Hashes = npt.NDArray[np.uint64]
+from processors.store.dedupe.bloom import BlockedBloom, Hashes
 
-_FALSE_POSITIVES = 1e-5
+__all__ = ["Hashes", "History"]
+
 _BYTES_A_HASH = 8
 _MERGE_RATIO = 4
-_FILTER_CHUNK = 1 << 20
-
-
-def _slot(value: int) -> int:
-    """Spread a hash over the signed 128 bits that rbloom wants; the halves must be independent of each other."""
-    mixed = (value * 0x9E3779B97F4A7C15F39CC0605CEDC835) & ((1 << 128) - 1)
-    mixed ^= mixed >> 67
-    return mixed - (1 << 127)
+_SORTED_SHARE = 8
+"""Of the memory, one part in so many is for sorted arrays: merging them takes as much again for a moment."""
+_FIRST_FILTER_SHARE = 16
+_FILTER_BITS = 16
+"""Bits a hash has in a filter, until memory is used up."""
+_LEAST_FILTER_BITS = 4
+"""With fewer, a filter answers "maybe" too often to be worth its memory."""
 
 
 class History:
     """A set of hashes that only grows, within ``memory_bytes``.
 
     Sorted arrays are merged when the next is not much smaller, so that there are few (about log4 of the size) and
-    adding costs little on average. When they outgrow the bound, the largest becomes a Bloom filter (3 bytes a mid
-    instead of 8); when the filters alone outgrow it, nothing is held any more and every hash is a "maybe"
+    adding costs little on average. When they outgrow their share, the largest goes into a Bloom filter (2 bytes a mid
+    instead of 8); each filter is twice as large as the one before, so that few are asked. When memory is used up, the
+    last one is filled further and is wrong more often: in the end nothing is held any more and every hash is a "maybe"
     (:attr:`saturated`).
     """
 
     def __init__(self, memory_bytes: int) -> None:
-        self._memory_bytes = memory_bytes
+        self._sorted_bytes = max(memory_bytes // _SORTED_SHARE, _BYTES_A_HASH)
+        self._filter_bytes = max(memory_bytes - self._sorted_bytes, 0)
         self._runs: list[Hashes] = []
-        self._filters: list[Bloom] = []
-        self._filtered = 0
+        self._filters: list[BlockedBloom] = []
         self.saturated = False
 
     @property
@@ -48,12 +48,12 @@ class History:
     @property
     def filtered_mids(self) -> int:
         """Hashes held in filters."""
-        return self._filtered
+        return sum(one.held for one in self._filters)
 
     @property
     def held_bytes(self) -> int:
         """Memory held."""
-        return self.sorted_mids * _BYTES_A_HASH + sum(f.size_in_bits // 8 for f in self._filters)
+        return self.sorted_mids * _BYTES_A_HASH + sum(one.size_bytes for one in self._filters)
 
     def add(self, hashes: Hashes) -> None:
         """Add hashes, in any order."""
@@ -64,19 +64,38 @@ class History:
             last = self._runs.pop()
             # A stable sort of two sorted halves is a merge (numpy's radix/timsort sees the runs).
             self._runs[-1] = np.sort(np.concatenate((self._runs[-1], last)), kind="stable")
-        while self.held_bytes > self._memory_bytes and not self.saturated:
-            self._shrink()
+        while self.sorted_mids * _BYTES_A_HASH > self._sorted_bytes and not self.saturated:
+            self._filter(self._runs.pop(0))
 
-    def _shrink(self) -> None:
-        if not self._runs:
-            self._filters, self._filtered, self.saturated = [], 0, True
-            return
-        run = self._runs.pop(0)
-        bloom = Bloom(len(run), _FALSE_POSITIVES, _slot)
-        for start in range(0, len(run), _FILTER_CHUNK):
-            bloom.update(run[start : start + _FILTER_CHUNK].tolist())
-        self._filters.append(bloom)
-        self._filtered += len(run)
+    def _filter(self, run: Hashes) -> None:
+        """Move a run into filters."""
+        while len(run):
+            room = self._room()
+            if not room:
+                self._runs, self._filters, self.saturated = [], [], True
+                return
+            self._filters[-1].add(run[:room])
+            run = run[room:]
+
+    def _room(self) -> int:
+        """Return how many hashes go into the last filter, making one if there is no room or none; 0: none do."""
+        if self._filters:
+            last = self._filters[-1]
+            room = last.size_bytes * 8 // _FILTER_BITS - last.held
+            if room > 0:
+                return room
+        left = self._filter_bytes - sum(one.size_bytes for one in self._filters)
+        first = max(self._filter_bytes // _FIRST_FILTER_SHARE, _BYTES_A_HASH)
+        wanted = 2 * self._filters[-1].size_bytes if self._filters else first
+        # A remainder that would be a small filter is part of the one before it.
+        size = left if left < wanted + 2 * first else wanted
+        if left >= first:
+            self._filters.append(BlockedBloom(size))
+            return max(self._filters[-1].size_bytes * 8 // _FILTER_BITS, 1)
+        if not self._filters:
+            return 0
+        last = self._filters[-1]
+        return max(last.size_bytes * 8 // _LEAST_FILTER_BITS - last.held, 0)
 
     def maybe(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Tell for each hash whether it may have been added; False is certain."""
@@ -92,9 +111,7 @@ class History:
             place = np.searchsorted(run, query)
             place[place == len(run)] = 0
             hit |= run[place] == query
+        for one in self._filters:
+            hit |= one.maybe(query)
         found[order] = hit
-        for bloom in self._filters:
-            for index in np.flatnonzero(~found):
-                if int(hashes[index]) in bloom:
-                    found[index] = True
         return found

@@ -60,7 +60,7 @@ class Sizes:
     """The bounds of a world, small so that they are reached."""
 
     window: int = 32
-    memory_bytes: int = 64
+    memory_bytes: int = 16
     recent: int = 2
     hash_bits: int = 64
     partitions: int = 2
