@@ -24,6 +24,7 @@ from prometheus_client import start_http_server
 from midstream.logs import configure_logs, get_logger
 from midstream.metrics import FATAL_ERRORS
 from midstream.settings import Settings, SettingsError, get_settings
+from processors.memory import give_back_what_is_freed
 from processors.stray import unless_cancelled
 
 log = get_logger(__name__)
@@ -33,7 +34,6 @@ EXIT_CONFIG = 78  # EX_CONFIG
 
 
 _FETCH_MAX_WAIT_MS = 100
-_STREAM_BUFFER_RECORDS = 64
 METADATA_MAX_AGE_MS = 10_000
 """New partitions are read within this time; the default is five minutes."""
 
@@ -96,8 +96,15 @@ class WorkerApp(faust.App):
         await super().on_stop()
 
 
-def make_app(settings: Settings, group: str, max_poll_records: int) -> WorkerApp:
-    """Return a Faust app that only consumes: no tables, no web server, no topics of its own."""
+def make_app(settings: Settings, group: str, max_records: int, buffer_records: int) -> WorkerApp:
+    """Return a Faust app that only consumes: no tables, no web server, no topics of its own.
+
+    Args:
+        settings: the worker's.
+        group: its consumer group.
+        max_records: how many records are taken from the consumer at once.
+        buffer_records: how many wait for an agent, which are held beside those that it works on.
+    """
     datadir = settings.home / "faust" / group
     datadir.parent.mkdir(parents=True, exist_ok=True)  # Faust makes the folder, but not its parent
     instance = settings.worker_id
@@ -114,16 +121,16 @@ def make_app(settings: Settings, group: str, max_poll_records: int) -> WorkerApp
         table_standby_replicas=0,
         # True can wait for ever for a stream to be empty at a rebalance.
         stream_wait_empty=False,
-        stream_buffer_maxsize=_STREAM_BUFFER_RECORDS,
+        stream_buffer_maxsize=buffer_records,
         broker_client_id=group,
-        broker_max_poll_records=max_poll_records,
+        broker_max_poll_records=max_records,
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         broker_commit_interval=1.0,
         broker_session_timeout=settings.kafka_session_timeout_ms / 1000,
         broker_heartbeat_interval=settings.kafka_session_timeout_ms / 4000,
         # A named worker that comes back within the session timeout gets its partitions without a rebalance.
         consumer_group_instance_id=f"{group}-{instance}" if instance else None,
-        consumer_max_fetch_size=16 * 1024 * 1024,
+        consumer_max_fetch_size=8 * 1024 * 1024,
         consumer_auto_offset_reset="earliest",
         logging_config=None,
         loghandlers=[],
@@ -187,6 +194,7 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[WorkerApp, int]]) ->
     # pyarrow imports pandas, if it is there, with the first array that it makes: 60 MB and half a second for nothing.
     # (It is there because chdb, the local engine, depends on it.)
     sys.meta_path.insert(0, _WithoutPandas())
+    give_back_what_is_freed()
     uvloop.install()
     try:
         app, metrics_port = make(settings)

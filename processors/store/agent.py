@@ -35,7 +35,8 @@ from processors.worker import WorkerApp, make_app, or_crash, tell_of_crash
 
 log = get_logger(__name__)
 
-_MAX_BLOCKS = 16
+_MAX_BLOCKS = 8
+_BUFFER_BLOCKS = 4
 _MAX_TAKEN_BYTES = 32 * 1024 * 1024
 _TAKE_S = 0.1
 _TAKE_DEAD_S = 0.5
@@ -185,7 +186,7 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
         ClickHouseError: ClickHouse is away.
         RouteError: a route leads to no table.
     """
-    app = make_app(settings, topics.GROUP_STORE, _MAX_BLOCKS * 2)
+    app = make_app(settings, topics.GROUP_STORE, _MAX_BLOCKS, _BUFFER_BLOCKS)
     worker = Worker(settings)
     guard = TopicGuard(
         settings,

@@ -29,6 +29,7 @@ log = get_logger(__name__)
 
 
 _MAX_TAKEN_BYTES = 24 * 1024 * 1024
+_BUFFER_BATCHES = 64
 _MAX_PART_BYTES = 32 * 1024 * 1024
 _LOOK_S = 1.0
 
@@ -169,7 +170,7 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
     Raises:
         AttemptsError: the home cannot be written to.
     """
-    app = make_app(settings, topics.GROUP_VALIDATE, settings.max_batches_in_flight)
+    app = make_app(settings, topics.GROUP_VALIDATE, settings.max_batches_in_flight, _BUFFER_BATCHES)
     attempts = Attempts.open(settings, topics.GROUP_VALIDATE)
     tell_of_crash(attempts.close)
     validator = Validator(settings, attempts)
