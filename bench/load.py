@@ -218,7 +218,10 @@ def _let_send(sender: subprocess.Popen[str]) -> Sent:
     line = sender.stdout.readline()
     if not line:
         raise BenchError("the sender ended without a report")
-    return msgspec.json.decode(line, type=Sent)
+    try:
+        return msgspec.json.decode(line, type=Sent)
+    except msgspec.DecodeError as error:
+        raise BenchError(f"the sender's report of {len(line)} characters cannot be read: {error}") from error
 
 
 def judge(
