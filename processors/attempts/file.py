@@ -24,8 +24,9 @@ log = get_logger(__name__)
 WHOLE = -1
 """Index of an event that stands for all of the record."""
 
-GROUP = 16
-"""Records of a group, when one of many has to be found."""
+GROUPS = 8
+"""Into so many groups come records of which one has to be found: few enough that what many of them make together is
+not much more than before."""
 LANES = 4
 POSITIONS = 1024
 """Partitions whose positions are kept; beyond it some share a place, and more records than needed come alone."""
@@ -137,7 +138,7 @@ class LaneArea:
         self.positions = view[arrays : arrays + _ARRAY_BYTES].cast("Q")
         """By partition: the offset after the last record that was begun."""
         self.apart = view[arrays + _ARRAY_BYTES : arrays + 2 * _ARRAY_BYTES].cast("Q")
-        """By partition: the last records below this offset come in small groups, or alone; see :meth:`is_apart`."""
+        """By partition: the last records below this offset come in smaller groups, or alone; see :meth:`is_apart`."""
 
     @classmethod
     def of(cls, memory: mmap.mmap) -> list[LaneArea]:
@@ -186,9 +187,9 @@ class LaneArea:
         return _unpack_identity(self._memory[at : at + _IDENTITY.size]), index, Phase(known), size
 
     def set_apart(self, records: int, at_s: int) -> None:
-        """Let the last records that were begun come in small groups, since something ended (epoch seconds ``at_s``)
-        when so many of them were under work together; if it was a small group already, alone."""
-        _APART.pack_into(self._memory, self._start + _APART_AT, GROUP if records > GROUP else 1, records, at_s)
+        """Let the last records that were begun come in smaller groups, since something ended (epoch seconds ``at_s``)
+        when so many of them were under work together; in the end alone."""
+        _APART.pack_into(self._memory, self._start + _APART_AT, max(records // GROUPS, 1), records, at_s)
         self.apart[:] = self.positions
 
     def is_apart(self, partition: int, offset: int) -> bool:
