@@ -14,10 +14,10 @@ a record that goes through is forgotten; steps take milliseconds and lives secon
 time is one in ten thousand million for five. What is then parked is whole in ``rejects`` and can be sent again.
 
 Where rows of several records were under work together (they are sealed, or written, together), nobody knows which of
-them it was. Those records come in smaller groups in the next lives, then alone, and only then is a try counted. A record
-that has tries against it comes with care: a few events at a time, then one by one, so that the one at fault is known.
-When the tries are used up it is parked, and its neighbours go on. The counts belong to this worker's file: a record
-that moves to another worker begins there anew.
+them it was. Those records come in smaller groups in the next lives, then alone, and only then is a try counted. A
+record that has tries against it comes with care: a few events at a time, then one by one, so that the one at fault is
+known. When the tries are used up it is parked, and its neighbours go on. The counts belong to this worker's file: a
+record that moves to another worker begins there anew.
 """
 
 from processors.attempts.lane import Lane, Trial, is_of_the_environment
