@@ -126,10 +126,11 @@ class Lane:
         for record in records:
             is_suspect = self._attempts.find(self._identity(record)) is not None
             wanted = 1 if is_suspect else self._area.group if self._is_apart(record) else len(records)
-            if part and (wanted != limit or len(part) >= limit):
+            # Partitions come mixed: a part is as large as the smallest group allows that has a record in it.
+            if part and (1 in (limit, wanted) or len(part) >= min(limit, wanted)):
                 yield part
-                part = []
-            limit = wanted
+                part, limit = [], len(records)
+            limit = min(limit, wanted)
             part.append(record)
         self._attempts.look()
         if part:

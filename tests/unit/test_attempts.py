@@ -203,6 +203,14 @@ def test_of_records_that_were_under_work_together_the_one_at_fault_is_found() ->
     assert suspect.identity.offset == 7
 
 
+def test_records_set_apart_among_others_do_not_make_each_come_alone() -> None:
+    attempts = die_in_parts(fresh(), [Record(0, offset) for offset in range(64)])
+    mixed = [Record(partition, offset) for offset in range(64) for partition in (0, 1)]
+    found = parts(attempts, [*mixed, *(Record(1, offset) for offset in range(64, 200))])
+    assert [record for part in found for record in part][:128] == mixed
+    assert [len(part) for part in found] == [8] * 16 + [136]
+
+
 def test_what_comes_after_records_set_apart_comes_together_again() -> None:
     attempts = die_in_parts(fresh(), [Record(0, 1), Record(1, 5), Record(0, 2)])
     records = [Record(0, 1), Record(1, 5), Record(0, 2)]
