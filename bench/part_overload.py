@@ -1,4 +1,4 @@
-"""Part ``overload``: far more is sent than can be taken, by clients that do not wait after a 503."""
+"""Part ``overload``: very many clients at once, which do not wait after a 503."""
 
 from __future__ import annotations
 

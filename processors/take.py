@@ -83,8 +83,9 @@ async def take(
     finally:
         gauge.set(0)
         reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await reader
+        await asyncio.wait([reader])
+        if not reader.cancelled():
+            reader.exception()  # looked at, but not raised over the error of whoever worked on what was given
 
 
 async def for_each(taken: AsyncGenerator[list[Any], None], work: Callable[[list[Any]], Awaitable[None]]) -> None:

@@ -21,6 +21,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from prometheus_client import start_http_server
 
+from midstream import topics
 from midstream.logs import configure_logs, get_logger
 from midstream.metrics import FATAL_ERRORS
 from midstream.settings import Settings, SettingsError, get_settings
@@ -130,7 +131,7 @@ def make_app(settings: Settings, group: str, max_records: int, buffer_records: i
         broker_heartbeat_interval=settings.kafka_session_timeout_ms / 4000,
         # A named worker that comes back within the session timeout gets its partitions without a rebalance.
         consumer_group_instance_id=f"{group}-{instance}" if instance else None,
-        consumer_max_fetch_size=8 * 1024 * 1024,
+        consumer_max_fetch_size=topics.MAX_MESSAGE_BYTES + 2 * topics.OVERHEAD_BYTES,
         consumer_auto_offset_reset="earliest",
         logging_config=None,
         loghandlers=[],

@@ -21,8 +21,9 @@ _LOOKS = 10
 async def end_if_stuck(attempts: Attempts, timeout_s: float) -> None:
     """End the process, until cancelled, when the same record is under work for ``timeout_s``.
 
-    Looks are counted, not seconds: a process that was stopped for a while has not stood still. What holds the
-    interpreter's lock stops these looks too; then a thread that needs no lock ends the process in the same time.
+    What holds the interpreter's lock stops the looks at the marks too; then a thread that needs no lock ends the
+    process in the same time. That thread goes by the clock, so that a process which was stopped for longer ends as well
+    when it goes on: its lease is lost then anyway.
     """
     standing: dict[bytes, int] = {}
     try:

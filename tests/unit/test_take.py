@@ -123,6 +123,18 @@ async def test_nothing_reads_on_after_work_has_failed() -> None:
     assert TAKEN_BYTES.labels("t")._value.get() == 0
 
 
+async def test_the_error_of_the_work_is_raised_and_not_that_of_reading_meanwhile() -> None:
+    stream = Stream(0)
+
+    async def work(_: list[Any]) -> None:
+        stream.waiting.put_nowait(OSError("gone"))
+        await asyncio.sleep(SHORT_S)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await for_each(taking(stream), work)
+
+
 async def test_whoever_is_cancelled_leaves_no_reader() -> None:
     stream = Stream(0)
     begun = asyncio.Event()
