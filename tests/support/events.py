@@ -13,7 +13,7 @@ from tests.support.pipeline import Pipeline
 
 
 def post_event(pipeline: Pipeline) -> str:
-    """Post an event; return its mid once the collector says that it is durable."""
+    """Post an event as clients do, again after a 503 or no answer; return its mid once it is durable."""
     mid = f"LOG:{uuid.uuid4().hex}"
     event = {
         "eid": "LOG",
@@ -28,10 +28,16 @@ def post_event(pipeline: Pipeline) -> str:
     headers = {"Authorization": f"Bearer {pipeline.token}"}
     deadline = time.monotonic() + 60
     while True:
-        response = httpx.post(f"{pipeline.base_url}/v1/telemetry", json=body, headers=headers, timeout=20)
+        try:
+            response = httpx.post(f"{pipeline.base_url}/v1/telemetry", json=body, headers=headers, timeout=20)
+        except httpx.TransportError:  # a worker of a killed parent is ended, in the midst of a request too
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+            continue
         if response.status_code != 503 or time.monotonic() > deadline:
             break
-        time.sleep(float(response.headers["retry-after"]))  # as clients do; it is counted once all the same
+        time.sleep(float(response.headers["retry-after"]))
     assert response.status_code == 200, response.text
     return mid
 
