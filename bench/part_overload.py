@@ -7,12 +7,12 @@ from bench.options import Options
 from bench.pipeline import BenchPipeline
 from bench.report import Part, Table, spread
 
-_CONNECTIONS = (16, 640)
+_CONNECTIONS = (16, 2_560)
 _BATCH_EVENTS = 20
 
 
 def run(options: Options) -> Part:
-    """Send over as many connections as keep everything busy, and over forty times as many."""
+    """Send over a few connections, and over so many that most of what comes is more than can be taken."""
     found: dict[int, list[Outcome]] = {}
     with BenchPipeline(options.folder) as pipeline:
         pipeline.push_dimensions()

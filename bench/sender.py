@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, cycle, islice
 from typing import cast
 
 import msgspec
@@ -22,6 +22,7 @@ from bench.mix import Batch, batches
 
 _REPLY_TIMEOUT_S = 30.0
 _PREPARED_EVENTS = 200_000
+_DEVICES = 10_000
 _RETRY_STATUSES = (408, 429, 503)
 
 
@@ -158,9 +159,9 @@ class Sender:
         self._took_ms: deque[float] = deque()
         self._head = (
             f"POST /v1/telemetry HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\nAuthorization: Bearer {plan.token}\r\n"
-            "Content-Type: application/json\r\nX-Device-Id: bench\r\n"
-            f"{'Content-Encoding: gzip' if plan.gzip else 'Accept: */*'}\r\nContent-Length: "
+            f"Content-Type: application/json\r\n{'Content-Encoding: gzip' if plan.gzip else 'Accept: */*'}\r\n"
         ).encode()
+        self._devices = cycle(b"X-Device-Id: bench-%d\r\n" % number for number in range(_DEVICES))
 
     async def run(self) -> None:
         """Send everything; a batch without a 2xx is sent again, as the SDK does."""
@@ -189,7 +190,12 @@ class Sender:
         return made
 
     async def _send(self, connection: _Connection, batch: Batch) -> _Connection:
-        request = b"%b%d\r\n\r\n%b" % (self._head, len(batch.body), batch.body)
+        request = b"%b%bContent-Length: %d\r\n\r\n%b" % (
+            self._head,
+            next(self._devices),  # batches of one device are in order, in one partition of Kafka
+            len(batch.body),
+            batch.body,
+        )
         sent, repeated = self.sent, False
         while True:
             if not connection.open:
@@ -229,7 +235,10 @@ def main() -> None:
     print("ready", flush=True)
     if sys.stdin.readline():
         uvloop.run(sender.run())
-        print(msgspec.json.encode(sender.sent).decode(), flush=True)
+        report = msgspec.json.encode(sender.sent) + b"\n"
+        # print() under PYTHONUNBUFFERED drops what one write() does not take.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+            out.write(report)
 
 
 if __name__ == "__main__":

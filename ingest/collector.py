@@ -7,6 +7,7 @@ sending. Nothing is dropped: a batch that is refused was never taken.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 from uuid_utils import uuid7
 
 from ingest.admission import Admission
+from ingest.backlog import Backlog, Refusals
 from ingest.body import ClientGoneError, Hold, Receive, read_body
 from ingest.cors import Cors
 from ingest.envelopes import EnvelopeReader
@@ -57,7 +59,9 @@ class Collector:
         self._reader = EnvelopeReader(settings)
         self._in_flight = BytesInFlight(settings.max_in_flight_bytes)
         self._admission = Admission(settings.max_in_flight_requests)
-        self._tally = Tally(self._admission, self._in_flight)
+        self._backlog = Backlog(settings.max_in_flight_requests)
+        self._refusals = Refusals()
+        self._tally = Tally(self._admission, self._backlog, self._in_flight)
         self._rates = RateLimiter(settings.rate_limit_per_s)
         self._cors = Cors(settings.cors_origins)
         self._max_body_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
@@ -102,7 +106,7 @@ class Collector:
             try:
                 if method != "POST":
                     raise RefusedError(ErrorCode.METHOD_NOT_ALLOWED)
-                if not self._admission.enter():
+                if self._backlog.full or not self._admission.enter():
                     raise RefusedError(ErrorCode.OVERLOADED)
                 try:
                     reply = await self._take(headers, receive, ids)
@@ -112,6 +116,8 @@ class Collector:
                 self._tally.reply(_CLIENT_GONE)
                 return
             except RefusedError as error:
+                if error.code is ErrorCode.OVERLOADED:
+                    await asyncio.sleep(self._refusals.pause_s())
                 reply = refused(error, ids.request_id, ids.msgid)
             except Exception:  # noqa: BLE001  a request's top: a fault of ours is one 500, told in the log
                 _log.exception("request.failed")
@@ -157,6 +163,9 @@ class Collector:
                 user=end_user(headers),
             )
             del batch
+            if self._backlog.full:  # others came before it while its body was read
+                raise RefusedError(ErrorCode.OVERLOADED)
+            entered = self._backlog.enter()
             try:
                 await self._keeper.keep(
                     body,
@@ -170,6 +179,8 @@ class Collector:
                 raise RefusedError(error.code) from None
             except NotKnownError:
                 raise RefusedError(ErrorCode.OUTCOME_UNKNOWN, batch_id=batch_id) from None
+            finally:
+                self._backlog.leave(entered)
         finally:
             hold.release()
         self._tally.receive(events, len(body))

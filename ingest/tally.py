@@ -7,8 +7,17 @@ import asyncio
 from prometheus_client import Counter
 
 from ingest.admission import Admission
+from ingest.backlog import Backlog
 from ingest.limits import BytesInFlight
-from midstream.metrics import IN_FLIGHT_REQUESTS, RECEIVED_BATCHES, RECEIVED_BYTES, RECEIVED_EVENTS, REQUESTS
+from midstream.metrics import (
+    BACKLOG_BATCHES,
+    BACKLOG_LIMIT_BATCHES,
+    IN_FLIGHT_REQUESTS,
+    RECEIVED_BATCHES,
+    RECEIVED_BYTES,
+    RECEIVED_EVENTS,
+    REQUESTS,
+)
 
 _INTERVAL_S = 0.1
 
@@ -16,8 +25,9 @@ _INTERVAL_S = 0.1
 class Tally:
     """Counts what happens between two tellings. Belongs to one event loop; does nothing while there are no requests."""
 
-    def __init__(self, admission: Admission, in_flight: BytesInFlight) -> None:
+    def __init__(self, admission: Admission, backlog: Backlog, in_flight: BytesInFlight) -> None:
         self._admission = admission
+        self._backlog = backlog
         self._in_flight = in_flight
         self._replies: dict[int, int] = {}
         self._batches = self._events = self._bytes = 0
@@ -57,4 +67,6 @@ class Tally:
             RECEIVED_BYTES.inc(self._bytes)
             self._batches = self._events = self._bytes = 0
         IN_FLIGHT_REQUESTS.set(self._admission.under_way)
+        BACKLOG_BATCHES.set(self._backlog.waiting)
+        BACKLOG_LIMIT_BATCHES.set(self._backlog.limit)
         self._in_flight.tell()

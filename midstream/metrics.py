@@ -19,6 +19,14 @@ IN_FLIGHT_BYTES = Gauge(
 IN_FLIGHT_REQUESTS = Gauge(
     "midstream_in_flight_requests", "Telemetry requests that the collector works on now.", multiprocess_mode="livesum"
 )
+BACKLOG_BATCHES = Gauge(
+    "midstream_backlog_batches", "Batches that wait to become durable now.", multiprocess_mode="livesum"
+)
+BACKLOG_LIMIT_BATCHES = Gauge(
+    "midstream_backlog_limit_batches",
+    "How many may wait; beyond them requests are answered 503. It shrinks while Kafka is slower than what comes.",
+    multiprocess_mode="livesum",
+)
 CREDENTIAL_CACHE_ENTRIES = Gauge(
     "midstream_credential_cache_entries", "Verified tokens remembered.", multiprocess_mode="livesum"
 )

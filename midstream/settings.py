@@ -109,7 +109,10 @@ class Settings(BaseSettings):
         64 * MIB, ge=1 * MIB, description="Bytes of bodies one collector process holds at once; beyond it 503."
     )
     max_in_flight_requests: int = Field(
-        4096, ge=1, description="Requests that one collector process works on at once; beyond it 503."
+        4096,
+        ge=1,
+        description="Requests that one collector process works on at once; beyond it 503. Under overload it takes up "
+        "fewer by itself: see `midstream_backlog_limit_batches`.",
     )
     kafka_timeout_ms: int = Field(
         10_000, ge=100, description="Longest wait for Kafka to acknowledge; after it the batch goes into the spool."

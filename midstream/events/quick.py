@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from midstream.events.schemas import Schemas
-from midstream.events.typed import Envelope, ValidEvent
+from midstream.events.typed import Envelope, ValidEvent, write_json
 
 _ENVELOPE_DEPTH = 4  # event, context, cdata, its element
 _COLON = ord(":")
@@ -150,7 +150,7 @@ def _parse(texts: list[bytes], together: bytes) -> tuple[list[bytes], list[dict[
     if written != together:
         if _count_colons(written) != _count_colons(together):
             return None
-        texts = [orjson.dumps(value) for value in values]
+        texts = [write_json(value) for value in values]
     return texts, values
 
 

@@ -131,4 +131,13 @@ def from_parsed(event: dict[str, Any], raw: bytes) -> ValidEvent:
         Thing(thing.get("id", ""), thing.get("type", ""), thing.get("ver", ""), thing.get("rollup")),
         event.get("tags", ()),
     )
-    return ValidEvent(envelope, original_ets(event["ets"], raw), event["edata"], orjson.dumps(event["edata"]))
+    return ValidEvent(envelope, original_ets(event["ets"], raw), event["edata"], write_json(event["edata"]))
+
+
+def write_json(value: Any) -> bytes:
+    """Return JSON as orjson writes it, in a buffer of its size.
+
+    orjson cuts its buffer of 1 KiB short, and as long as such bytes are kept, each has a hole behind it that the next
+    one does not fit: with a thousand of them kept, that took five times as long as all the rest.
+    """
+    return bytes(memoryview(orjson.dumps(value)))

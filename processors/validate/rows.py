@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import xxhash
 
@@ -145,6 +145,7 @@ class Rows:
 
 
 _MS = VALID.field("ets").type
+_to_json = msgspec.json.Encoder().encode
 
 
 def _text(values: list[str]) -> pa.Array:
@@ -158,7 +159,7 @@ def _utf8(values: list[bytes]) -> pa.Array:
 
 def _json(values: list[Any]) -> pa.Array:
     """Return values as JSON text, "" for what is absent."""
-    return _utf8([b"" if value is None else orjson.dumps(value) for value in values])
+    return _utf8([b"" if value is None else _to_json(value) for value in values])
 
 
 def _strings(edata: list[dict[str, Any]], key: str) -> pa.Array:
