@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration import containers
-from tests.integration.outside import Outside
+from tests.integration.outside import Outside, processes_of
 from tests.support.pipeline import Pipeline
 
 
@@ -47,6 +47,21 @@ def outside(pipeline: Pipeline) -> Iterator[Outside]:
     clients = Outside(pipeline)
     yield clients
     clients.close()
+
+
+@pytest.fixture(scope="module")
+def untouched(outside: Outside) -> Iterator[None]:
+    """No process is another after these tests, and none has failed a request."""
+
+    def failures() -> list[str]:
+        page = outside.http.get("/metrics").text
+        return [line for line in page.splitlines() if line.startswith('midstream_requests_total{status="5')]
+
+    before, failed = processes_of(outside.pipeline), failures()
+    assert len(before["web"]) == 3
+    yield
+    assert processes_of(outside.pipeline) == before
+    assert failures() == failed
 
 
 @pytest.fixture(scope="session")

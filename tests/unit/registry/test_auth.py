@@ -151,9 +151,10 @@ async def test_remembered_token_ends_with_its_expiry(
 
 
 async def test_credential_that_expires_ends_its_tokens(credentials: Credentials, authenticator: Authenticator) -> None:
-    issued = credentials.create("app", expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
+    expires_at = datetime.now(UTC) + timedelta(seconds=2)
+    issued = credentials.create("app", expires_at=expires_at)
     assert await authenticator.authenticate(f"Bearer {issued.token}")
-    await asyncio.sleep(0.5)
+    await asyncio.sleep((expires_at - datetime.now(UTC)).total_seconds() + 0.05)
     with pytest.raises(Unauthorized, match="expired"):
         await authenticator.authenticate(f"Bearer {issued.token}")
 
