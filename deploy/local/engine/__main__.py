@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from deploy.local.engine.app import EngineApp
+from deploy.local.engine.broken import BrokenParts, tell_of_what_was_set_aside
 from deploy.local.engine.database import Database, EngineStartError
 from midstream.logs import configure_logs, get_logger
 from midstream.settings import Settings, SettingsError, get_settings
@@ -56,7 +57,7 @@ def _listen(port: int) -> socket.socket:
 
 def _serve(settings: Settings, database: Database, listener: socket.socket) -> None:
     config = uvicorn.Config(
-        EngineApp(database),
+        EngineApp(database, BrokenParts(database.path, lambda: os.kill(os.getpid(), signal.SIGTERM))),
         http="httptools",
         loop="uvloop",
         lifespan="off",
@@ -101,6 +102,7 @@ def main() -> int:
         folder=str(database.path),
         version=database.version,
     )
+    tell_of_what_was_set_aside(database.broken_parts())
     _serve(settings, database, listener)
     if not database.close():
         log.warning("engine.killed", reason="a query did not end in time; what was acknowledged is stored")

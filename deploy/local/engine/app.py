@@ -9,10 +9,12 @@ import uuid
 from starlette.types import Receive, Scope, Send
 
 from deploy.local.engine.answer import Answer
+from deploy.local.engine.broken import BrokenParts
 from deploy.local.engine.database import Database, Task
 from deploy.local.engine.errors import NOT_IMPLEMENTED, ClientGoneError, QueryError, from_host, refused
 from deploy.local.engine.pipe import Pipe
 from deploy.local.engine.request import Query, check_source, read_query
+from deploy.local.engine.statement import Kind
 from deploy.local.engine.upload import Upload, receive_body
 from midstream.logs import get_logger
 
@@ -22,8 +24,9 @@ log = get_logger(__name__)
 class EngineApp:
     """ClickHouse's HTTP interface over a :class:`Database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, broken: BrokenParts) -> None:
         self._database = database
+        self._broken = broken
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -64,7 +67,10 @@ class EngineApp:
             log.info("query.failed", kind=task.kind.value, code=error.code, ms=_ms(started), error=error.text[:300])
             if not answer.streaming:
                 await answer.error(error)
+            self._broken.notice(error)
             return
+        if task.kind is Kind.INSERT:
+            self._broken.stored()
         log.debug("query.done", kind=task.kind.value, ms=_ms(started))
 
     async def _answer(self, query: Query, upload: Upload, task: Task, answer: Answer, receive: Receive) -> None:

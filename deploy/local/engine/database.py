@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from deploy.local.engine.broken import SET_ASIDE
 from deploy.local.engine.config import write_config
 from deploy.local.engine.errors import (
     LIMIT_EXCEEDED,
@@ -125,6 +126,11 @@ class Database:
             raise EngineStartError(
                 f"The ClickHouse engine cannot open {self.path}; another program may have it open. It says: {error}"
             ) from None
+
+    def broken_parts(self) -> list[str]:
+        """Return the names of the parts that the engine has set aside as broken."""
+        rows: bytes = self._base.query(SET_ASIDE, "TabSeparated").bytes()
+        return [line.replace("\t", ".") for line in rows.decode(errors="replace").splitlines()]
 
     def _lock(self) -> None:
         """Hold the folder as long as this process lives: the system gives the lock back, after kill -9 too."""

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -138,3 +139,32 @@ def test_acknowledged_rows_survive_kill_9_in_the_middle_of_inserts(start_engine:
         again.query(body, insert_deduplication_token=f"{number}/1")
     assert again.query("SELECT count(), uniqExact(n) FROM t") == f"{50 * len(sent)}\t{len(sent)}\n"
     assert again.stop() == 0
+
+
+def test_a_part_that_a_full_disk_left_broken_is_healed_by_starting_anew(start_engine: StartEngine) -> None:
+    engine = start_engine().wait_ready()
+    engine.query("CREATE TABLE t (n UInt64, s String) ORDER BY n")
+    for start in range(0, 3_000, 1_000):
+        engine.query(f"INSERT INTO t SELECT number + {start}, toString(number) FROM numbers(1000)")
+    engine.query("OPTIMIZE TABLE t FINAL")
+    folder = Path(engine.query("SELECT path FROM system.parts WHERE table = 't' AND active").strip())
+    [marks] = folder.glob("data.cmrk*")
+    marks.write_bytes(b"")
+    answer = httpx.post(engine.url, content="SELECT sum(length(s)) FROM t", timeout=30)
+    assert "CORRUPTED_DATA" in answer.text
+    assert engine.process.wait(30) == 0
+    assert "engine.part_broken" in engine.text
+    again = start_engine(port=engine.port).wait_ready()
+    assert again.query("SELECT count(), sum(n) FROM t") == f"3000\t{sum(range(3_000))}\n"
+    assert f"broken-on-start_{folder.name}" in again.text
+
+    # What starting anew does not heal ends no engine again and again.
+    again.query("OPTIMIZE TABLE t FINAL")
+    folder = Path(again.query("SELECT path FROM system.parts WHERE table = 't' AND active").strip())
+    [marks] = folder.glob("data.cmrk*")
+    marks.write_bytes(b"")
+    for _ in range(2):
+        assert "CORRUPTED_DATA" in httpx.post(again.url, content="SELECT sum(length(s)) FROM t", timeout=30).text
+    time.sleep(1)
+    assert again.query("SELECT 1") == "1\n"
+    assert "engine.part_stays_broken" in again.text
