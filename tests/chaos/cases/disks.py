@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ _SPOOL_BYTES = 4 * _MIB
 _REFUSALS = 20
 _FULL_S = 90.0
 _DISK_BYTES = 1024 * _MIB
+_FILL_TRIES = 20
 _LEFT_BYTES = 8 * _MIB
 """What a disk has left at the beginning; the load fills it in a moment."""
 
@@ -56,10 +58,17 @@ def spool_disk_full(run: Run) -> None:
 def _fill(folder: Path) -> Path:
     """Leave little room on the file system of a folder; return the file that takes it."""
     filler = folder / "filler"
-    state = os.statvfs(folder)
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(state.f_bavail * state.f_frsize - _LEFT_BYTES, 1))
-    return filler
+        for _ in range(_FILL_TRIES):
+            state = os.statvfs(folder)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(state.f_bavail * state.f_frsize - _LEFT_BYTES, 1))
+            except OSError as error:  # the others took some of it meanwhile
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                return filler
+    raise AssertionError(f"{folder} could not be filled: it is full already")
 
 
 def _fill_for_a_while(run: Run, folder: str) -> None:
