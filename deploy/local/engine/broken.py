@@ -22,6 +22,8 @@ SET_ASIDE = "SELECT database, table, name FROM system.detached_parts WHERE start
 _PAUSE_S = 600.0
 """What starting anew does not heal is not tried again at once."""
 
+_ROOM_FOR_S = 10.0
+
 
 _NO_SPACE = re.compile(r"No space left on device|errno: 28\b|\(NOT_ENOUGH_SPACE\)")
 
@@ -34,22 +36,23 @@ class BrokenParts:
         end: ends this process in good order; whoever supervises it starts it again.
     """
 
-    def __init__(self, folder: Path, end: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, end: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._note = folder / "broken-part"
         self._end = end
-        self._disk_was_full = False
+        self._clock = clock
+        self._full_at: float | None = None
 
     def stored(self) -> None:
-        """Note that rows were inserted: the disk has room."""
-        if self._disk_was_full:
-            self._disk_was_full = False
+        """Note that rows were inserted: the disk has room, for as long as nothing else says that it has none."""
+        if self._full_at is not None and self._clock() - self._full_at > _ROOM_FOR_S:
+            self._full_at = None
             log.warning("engine.disk_was_full", action="starts anew, to compare the lengths of all parts")
             self._end()
 
     def notice(self, error: QueryError) -> None:
         """Look at the error of a query."""
         if _NO_SPACE.search(error.text):
-            self._disk_was_full = True
+            self._full_at = self._clock()
         if error.code != CORRUPTED_DATA:
             return
         if self._was_done_lately():

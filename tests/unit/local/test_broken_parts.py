@@ -47,11 +47,15 @@ def test_a_note_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     ],
 )
 def test_once_a_full_disk_has_room_the_engine_ends(tmp_path: Path, text: str) -> None:
-    ends = Ends()
-    broken = BrokenParts(tmp_path, ends)
+    ends, now = Ends(), [100.0]
+    broken = BrokenParts(tmp_path, ends, lambda: now[0])
     broken.stored()
-    broken.notice(QueryError(1, text))
+    for _ in range(3):  # a small insert finds room between larger ones that do not
+        broken.notice(QueryError(1, text))
+        now[0] += 9
+        broken.stored()
     assert ends.count == 0
+    now[0] += 2
     broken.stored()
     broken.stored()
     assert ends.count == 1
