@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -90,6 +91,20 @@ class Refusals:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = 0.0
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests whose answer waits: one a connection at the most."""
+        return self._waiting
+
+    async def wait(self) -> None:
+        """Wait until this request may be answered."""
+        self._waiting += 1
+        try:
+            await asyncio.sleep(self.pause_s())
+        finally:
+            self._waiting -= 1
 
     def pause_s(self) -> float:
         """Return how long the answer to this request has to wait: 2 s at the most."""

@@ -7,7 +7,6 @@ sending. Nothing is dropped: a batch that is refused was never taken.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -61,7 +60,7 @@ class Collector:
         self._admission = Admission(settings.max_in_flight_requests)
         self._backlog = Backlog(settings.max_in_flight_requests)
         self._refusals = Refusals()
-        self._tally = Tally(self._admission, self._backlog, self._in_flight)
+        self._tally = Tally(self._admission, self._backlog, self._refusals, self._in_flight)
         self._rates = RateLimiter(settings.rate_limit_per_s)
         self._cors = Cors(settings.cors_origins)
         self._max_body_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
@@ -117,7 +116,7 @@ class Collector:
                 return
             except RefusedError as error:
                 if error.code is ErrorCode.OVERLOADED:
-                    await asyncio.sleep(self._refusals.pause_s())
+                    await self._refusals.wait()
                 reply = refused(error, ids.request_id, ids.msgid)
             except Exception:  # noqa: BLE001  a request's top: a fault of ours is one 500, told in the log
                 _log.exception("request.failed")

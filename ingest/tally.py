@@ -7,7 +7,7 @@ import asyncio
 from prometheus_client import Counter
 
 from ingest.admission import Admission
-from ingest.backlog import Backlog
+from ingest.backlog import Backlog, Refusals
 from ingest.limits import BytesInFlight
 from midstream.metrics import (
     BACKLOG_BATCHES,
@@ -17,6 +17,7 @@ from midstream.metrics import (
     RECEIVED_BYTES,
     RECEIVED_EVENTS,
     REQUESTS,
+    WAITING_REFUSALS,
 )
 
 _INTERVAL_S = 0.1
@@ -25,9 +26,10 @@ _INTERVAL_S = 0.1
 class Tally:
     """Counts what happens between two tellings. Belongs to one event loop; does nothing while there are no requests."""
 
-    def __init__(self, admission: Admission, backlog: Backlog, in_flight: BytesInFlight) -> None:
+    def __init__(self, admission: Admission, backlog: Backlog, refusals: Refusals, in_flight: BytesInFlight) -> None:
         self._admission = admission
         self._backlog = backlog
+        self._refusals = refusals
         self._in_flight = in_flight
         self._replies: dict[int, int] = {}
         self._batches = self._events = self._bytes = 0
@@ -69,4 +71,5 @@ class Tally:
         IN_FLIGHT_REQUESTS.set(self._admission.under_way)
         BACKLOG_BATCHES.set(self._backlog.waiting)
         BACKLOG_LIMIT_BATCHES.set(self._backlog.limit)
+        WAITING_REFUSALS.set(self._refusals.waiting)
         self._in_flight.tell()

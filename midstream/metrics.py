@@ -27,6 +27,11 @@ BACKLOG_LIMIT_BATCHES = Gauge(
     "How many may wait; beyond them requests are answered 503. It shrinks while Kafka is slower than what comes.",
     multiprocess_mode="livesum",
 )
+WAITING_REFUSALS = Gauge(
+    "midstream_waiting_refusals",
+    "Requests refused for overload whose answer waits: 500 a second and process are given.",
+    multiprocess_mode="livesum",
+)
 CREDENTIAL_CACHE_ENTRIES = Gauge(
     "midstream_credential_cache_entries", "Verified tokens remembered.", multiprocess_mode="livesum"
 )

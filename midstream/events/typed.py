@@ -138,6 +138,6 @@ def write_json(value: Any) -> bytes:
     """Return JSON as orjson writes it, in a buffer of its size.
 
     orjson cuts its buffer of 1 KiB short, and as long as such bytes are kept, each has a hole behind it that the next
-    one does not fit: with a thousand of them kept, that took five times as long as all the rest.
+    one does not fit: with a thousand of them kept, each took 1.3 us instead of 0.4.
     """
     return bytes(memoryview(orjson.dumps(value)))

@@ -145,7 +145,7 @@ class Rows:
 
 
 _MS = VALID.field("ets").type
-_to_json = msgspec.json.Encoder().encode
+_to_json = msgspec.json.Encoder().encode  # leaves no holes: see midstream.events.typed.write_json
 
 
 def _text(values: list[str]) -> pa.Array:

@@ -23,7 +23,7 @@ _PAUSE_S = 600.0
 """What starting anew does not heal is not tried again at once."""
 
 _ROOM_FOR_S = 10.0
-
+"""So long nothing may have failed for want of space: small inserts find room between larger ones that do not."""
 
 _NO_SPACE = re.compile(r"No space left on device|errno: 28\b|\(NOT_ENOUGH_SPACE\)")
 
@@ -33,7 +33,8 @@ class BrokenParts:
 
     Args:
         folder: where it is noted when that was last done.
-        end: ends this process in good order; whoever supervises it starts it again.
+        end: ends this process in good order; whoever supervises it starts it again. Called once.
+        clock: seconds, for how long the disk has had room.
     """
 
     def __init__(self, folder: Path, end: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,11 +42,14 @@ class BrokenParts:
         self._end = end
         self._clock = clock
         self._full_at: float | None = None
+        self._is_ending = False
 
     def stored(self) -> None:
         """Note that rows were inserted: the disk has room, for as long as nothing else says that it has none."""
-        if self._full_at is not None and self._clock() - self._full_at > _ROOM_FOR_S:
-            self._full_at = None
+        if self._is_ending or self._full_at is None:
+            return
+        if self._clock() - self._full_at > _ROOM_FOR_S:
+            self._is_ending = True
             log.warning("engine.disk_was_full", action="starts anew, to compare the lengths of all parts")
             self._end()
 
@@ -53,7 +57,7 @@ class BrokenParts:
         """Look at the error of a query."""
         if _NO_SPACE.search(error.text):
             self._full_at = self._clock()
-        if error.code != CORRUPTED_DATA:
+        if self._is_ending or error.code != CORRUPTED_DATA:
             return
         if self._was_done_lately():
             log.error("engine.part_stays_broken", error=error.text[:500])
@@ -63,6 +67,7 @@ class BrokenParts:
             self._note.touch()
         except OSError as failure:  # the disk is full still
             log.warning("engine.not_noted", path=str(self._note), reason=failure.strerror)
+        self._is_ending = True
         self._end()
 
     def _was_done_lately(self) -> bool:

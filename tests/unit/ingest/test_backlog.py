@@ -1,3 +1,4 @@
+import asyncio
 from collections import deque
 
 import pytest
@@ -107,3 +108,13 @@ def test_no_refusal_is_held_back_for_longer_than_two_seconds() -> None:
     pauses = [refusals.pause_s() for _ in range(5_000)]
     assert max(pauses) <= 2.0
     assert pauses == sorted(pauses)
+
+
+async def test_answers_that_wait_are_counted() -> None:
+    refusals = Refusals()
+    waiting = [asyncio.create_task(refusals.wait()) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert refusals.waiting == 20
+    waiting[-1].cancel()
+    await asyncio.wait(waiting)
+    assert refusals.waiting == 0

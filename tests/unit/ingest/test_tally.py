@@ -5,7 +5,7 @@ import asyncio
 from prometheus_client import REGISTRY
 
 from ingest.admission import Admission
-from ingest.backlog import Backlog
+from ingest.backlog import Backlog, Refusals
 from ingest.limits import BytesInFlight
 from ingest.tally import Tally
 
@@ -33,7 +33,7 @@ def count(tally: Tally) -> None:
 
 
 async def test_it_tells_by_itself_and_nothing_twice() -> None:
-    tally = Tally(Admission(10), Backlog(10), BytesInFlight(1_000))
+    tally = Tally(Admission(10), Backlog(10), Refusals(), BytesInFlight(1_000))
     before = told()
     count(tally)
     assert told() == before
@@ -46,7 +46,7 @@ async def test_it_tells_by_itself_and_nothing_twice() -> None:
 
 
 async def test_at_the_end_nothing_is_left_untold() -> None:
-    tally = Tally(Admission(10), Backlog(10), BytesInFlight(1_000))
+    tally = Tally(Admission(10), Backlog(10), Refusals(), BytesInFlight(1_000))
     before = told()
     count(tally)
     tally.tell()
@@ -59,7 +59,7 @@ async def test_at_the_end_nothing_is_left_untold() -> None:
 async def test_what_is_under_way_is_shown() -> None:
     admission = Admission(10)
     backlog = Backlog(10)
-    tally = Tally(admission, backlog, BytesInFlight(1_000))
+    tally = Tally(admission, backlog, Refusals(), BytesInFlight(1_000))
     assert admission.enter()
     entered = backlog.enter()
     tally.tell()
