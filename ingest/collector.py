@@ -14,14 +14,13 @@ from typing import Any
 
 from uuid_utils import uuid7
 
-from ingest.admission import Admission
 from ingest.backlog import Backlog, Refusals
 from ingest.body import ClientGoneError, Hold, Receive, read_body
 from ingest.cors import Cors
 from ingest.envelopes import EnvelopeReader
 from ingest.head import Headers, authorization, check_readable, clean, content_length, end_user, fact
 from ingest.keep import Keeper, NotKeptError, NotKnownError
-from ingest.limits import BytesInFlight, RateLimiter
+from ingest.limits import BytesInFlight, RateLimiter, RequestsInFlight
 from ingest.publish import KafkaPublisher, Publisher
 from ingest.replies import ErrorCode, RefusedError, Reply, Send, accepted, refused, send_reply
 from ingest.tally import Tally
@@ -57,10 +56,10 @@ class Collector:
         self._authenticator = Authenticator(settings)
         self._reader = EnvelopeReader(settings)
         self._in_flight = BytesInFlight(settings.max_in_flight_bytes)
-        self._admission = Admission(settings.max_in_flight_requests)
+        self._requests = RequestsInFlight(settings.max_in_flight_requests)
         self._backlog = Backlog(settings.max_in_flight_requests)
         self._refusals = Refusals()
-        self._tally = Tally(self._admission, self._backlog, self._refusals, self._in_flight)
+        self._tally = Tally(self._requests, self._in_flight, self._backlog, self._refusals)
         self._rates = RateLimiter(settings.rate_limit_per_s)
         self._cors = Cors(settings.cors_origins)
         self._max_body_bytes = min(settings.max_body_bytes, MAX_MESSAGE_BYTES)
@@ -105,12 +104,12 @@ class Collector:
             try:
                 if method != "POST":
                     raise RefusedError(ErrorCode.METHOD_NOT_ALLOWED)
-                if self._backlog.full or not self._admission.enter():
+                if self._backlog.full or not self._requests.enter():
                     raise RefusedError(ErrorCode.OVERLOADED)
                 try:
                     reply = await self._take(headers, receive, ids)
                 finally:
-                    self._admission.leave()
+                    self._requests.leave()
             except ClientGoneError:
                 self._tally.reply(_CLIENT_GONE)
                 return

@@ -1,4 +1,4 @@
-"""What a request may take: bytes held at once, and requests a second of one credential."""
+"""What requests may take: how many and how many bytes at once, and how many a second come with one credential."""
 
 from __future__ import annotations
 
@@ -10,6 +10,30 @@ from collections.abc import Callable
 from midstream.metrics import IN_FLIGHT_BYTES
 
 _MAX_BUCKETS = 10_000
+
+
+class RequestsInFlight:
+    """Counts the requests under way, from their head to their reply."""
+
+    def __init__(self, max_requests: int) -> None:
+        self._max_requests = max_requests
+        self._under_way = 0
+
+    @property
+    def under_way(self) -> int:
+        """Requests taken up and not ended."""
+        return self._under_way
+
+    def enter(self) -> bool:
+        """Take up a request, unless it is one too many. Whoever was let in has to leave."""
+        if self._under_way >= self._max_requests:
+            return False
+        self._under_way += 1
+        return True
+
+    def leave(self) -> None:
+        """End a request that was taken up."""
+        self._under_way -= 1
 
 
 class BytesInFlight:

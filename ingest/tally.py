@@ -6,9 +6,8 @@ import asyncio
 
 from prometheus_client import Counter
 
-from ingest.admission import Admission
 from ingest.backlog import Backlog, Refusals
-from ingest.limits import BytesInFlight
+from ingest.limits import BytesInFlight, RequestsInFlight
 from midstream.metrics import (
     BACKLOG_BATCHES,
     BACKLOG_LIMIT_BATCHES,
@@ -26,8 +25,10 @@ _INTERVAL_S = 0.1
 class Tally:
     """Counts what happens between two tellings. Belongs to one event loop; does nothing while there are no requests."""
 
-    def __init__(self, admission: Admission, backlog: Backlog, refusals: Refusals, in_flight: BytesInFlight) -> None:
-        self._admission = admission
+    def __init__(
+        self, requests: RequestsInFlight, in_flight: BytesInFlight, backlog: Backlog, refusals: Refusals
+    ) -> None:
+        self._requests = requests
         self._backlog = backlog
         self._refusals = refusals
         self._in_flight = in_flight
@@ -68,7 +69,7 @@ class Tally:
             RECEIVED_EVENTS.inc(self._events)
             RECEIVED_BYTES.inc(self._bytes)
             self._batches = self._events = self._bytes = 0
-        IN_FLIGHT_REQUESTS.set(self._admission.under_way)
+        IN_FLIGHT_REQUESTS.set(self._requests.under_way)
         BACKLOG_BATCHES.set(self._backlog.waiting)
         BACKLOG_LIMIT_BATCHES.set(self._backlog.limit)
         WAITING_REFUSALS.set(self._refusals.waiting)

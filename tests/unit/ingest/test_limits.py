@@ -1,5 +1,5 @@
 from ingest import limits
-from ingest.limits import BytesInFlight, RateLimiter
+from ingest.limits import BytesInFlight, RateLimiter, RequestsInFlight
 
 
 class Clock:
@@ -8,6 +8,17 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_requests_are_bounded_in_number() -> None:
+    requests = RequestsInFlight(2)
+    assert requests.enter()
+    assert requests.enter()
+    assert not requests.enter()
+    assert requests.under_way == 2
+    requests.leave()
+    assert requests.enter()
+    assert not requests.enter()
 
 
 def test_bytes_are_bounded_exactly() -> None:

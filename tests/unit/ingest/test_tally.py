@@ -4,9 +4,8 @@ import asyncio
 
 from prometheus_client import REGISTRY
 
-from ingest.admission import Admission
 from ingest.backlog import Backlog, Refusals
-from ingest.limits import BytesInFlight
+from ingest.limits import BytesInFlight, RequestsInFlight
 from ingest.tally import Tally
 
 
@@ -33,7 +32,7 @@ def count(tally: Tally) -> None:
 
 
 async def test_it_tells_by_itself_and_nothing_twice() -> None:
-    tally = Tally(Admission(10), Backlog(10), Refusals(), BytesInFlight(1_000))
+    tally = Tally(RequestsInFlight(10), BytesInFlight(1_000), Backlog(10), Refusals())
     before = told()
     count(tally)
     assert told() == before
@@ -46,7 +45,7 @@ async def test_it_tells_by_itself_and_nothing_twice() -> None:
 
 
 async def test_at_the_end_nothing_is_left_untold() -> None:
-    tally = Tally(Admission(10), Backlog(10), Refusals(), BytesInFlight(1_000))
+    tally = Tally(RequestsInFlight(10), BytesInFlight(1_000), Backlog(10), Refusals())
     before = told()
     count(tally)
     tally.tell()
@@ -57,15 +56,15 @@ async def test_at_the_end_nothing_is_left_untold() -> None:
 
 
 async def test_what_is_under_way_is_shown() -> None:
-    admission = Admission(10)
+    requests = RequestsInFlight(10)
     backlog = Backlog(10)
-    tally = Tally(admission, backlog, Refusals(), BytesInFlight(1_000))
-    assert admission.enter()
+    tally = Tally(requests, BytesInFlight(1_000), backlog, Refusals())
+    assert requests.enter()
     entered = backlog.enter()
     tally.tell()
     assert metric("in_flight_requests") == 1
     assert (metric("backlog_batches"), metric("backlog_limit_batches")) == (1, 10)
     backlog.leave(entered)
-    admission.leave()
+    requests.leave()
     tally.tell()
     assert metric("in_flight_requests") == metric("backlog_batches") == 0
