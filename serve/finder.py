@@ -27,9 +27,10 @@ LIMIT 1
 class LazyClient:
     """A ClickHouse client that connects when it is first needed, and anew after it failed. Threads may share it."""
 
-    def __init__(self, settings: Settings, timeout_ms: int | None = None) -> None:
+    def __init__(self, settings: Settings, *, timeout_ms: int | None = None, max_threads: int | None = None) -> None:
         self._settings = settings
         self._timeout_ms = timeout_ms
+        self._max_threads = max_threads
         self._client: ClickHouse | None = None
         self._lock = threading.Lock()
 
@@ -42,7 +43,9 @@ class LazyClient:
         with self._lock:
             client = self._client
             if client is None:
-                client = self._client = open_client(self._settings, timeout_ms=self._timeout_ms)
+                client = self._client = open_client(
+                    self._settings, timeout_ms=self._timeout_ms, max_threads=self._max_threads
+                )
         return client.rows(sql, parameters)
 
     def close(self) -> None:

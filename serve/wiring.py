@@ -20,6 +20,7 @@ from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
 from midstream.settings import Settings
 from midstream.topics import GROUP_STORE, GROUP_VALIDATE
+from midstream.trace.stored import LOOK_UP_THREADS
 from midstream.trace.tracer import Tracer
 from serve.finder import DimensionFinder, LazyClient
 from serve.readiness import CHECK_TIMEOUT_S, OK, Check, Readiness
@@ -54,7 +55,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         stack.callback(validations.close)
         finder = DimensionFinder(settings)
         stack.callback(finder.close)
-        reader = LazyClient(settings)
+        reader = LazyClient(settings, max_threads=LOOK_UP_THREADS)
         stack.callback(reader.close)
         tracer = Tracer(settings, judge, reader.rows)
         stack.push_async_callback(tracer.close)

@@ -56,10 +56,11 @@ async def _trace(settings: Settings, mid: str) -> Trace:
     from midstream.clickhouse.client import open_client
     from midstream.events.judge import Judge
     from midstream.events.schemas import load_schemas
+    from midstream.trace.stored import LOOK_UP_THREADS
     from midstream.trace.tracer import Tracer
 
     judge = Judge(load_schemas(settings.schemas), settings.max_event_bytes, settings.max_event_depth)
-    clickhouse = open_client(settings)
+    clickhouse = open_client(settings, max_threads=LOOK_UP_THREADS)
     try:
         tracer = Tracer(settings, judge, clickhouse.rows)
         try:

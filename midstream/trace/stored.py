@@ -21,13 +21,16 @@ Rows = Callable[[str, dict[str, Any] | None], Sequence[tuple[Any, ...]]]
 Mids = Mapping[str, int]
 """Mids with their hashes."""
 
+LOOK_UP_THREADS = 1
+"""Of the server, for a query: each reads some granules, and with two threads took a third longer."""
+
 MAX_ARRIVALS = 1_000
 """Arrivals of one mid that are listed."""
 _MAX_ARRIVALS_IN_ALL = 20_000
 _CHUNK = 1_000
 _MAX_MID_CHARS = 8_000  # a server takes 128 KiB in one parameter, and a character may take twelve bytes there
 
-# All of one shape, so that one query asks for all: where, mid, the arrival, then what only this kind has.
+# Two of one shape each, so that one query asks for both: which, mid, the arrival, then what only this kind has.
 _ARRIVAL = "mid, batch_id, toInt64(event_index), toUnixTimestamp64Milli(received_at)"
 _FEWER = """WHERE mid_hash IN ({hashes}) {which}
 ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"""
@@ -35,7 +38,7 @@ ORDER BY mid_hash, received_at, batch_id, event_index LIMIT {limit} BY mid_hash"
 _NOT_OF_OTHERS = """AND batch_id GLOBAL NOT IN (
 SELECT batch_id FROM batch_rows WHERE credential != {{credential:String}}
 AND received_at GLOBAL IN (SELECT received_at FROM {table} WHERE mid_hash IN ({hashes})))"""
-_EVENTS = "SELECT '{table}', {arrival}, '', '', '', toInt64(0), toInt64(0) FROM {table} WHERE mid_hash IN ({hashes})"
+_EVENTS = "SELECT '{table}', {arrival} FROM {table} WHERE mid_hash IN ({hashes})"
 _DUPLICATES = """SELECT 'duplicate', {arrival}, first_batch_id, toString(differs), '', toInt64(first_event_index),
 toUnixTimestamp64Milli(first_received_at) FROM duplicate_rows"""
 _REJECTS = """SELECT 'reject', {arrival}, code, pointer, message, toInt64(0), toUnixTimestamp64Milli(stored_at)
@@ -64,13 +67,11 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What is known of some mids, by mid."""
+class Others:
+    """Arrivals that became no event."""
 
-    events: dict[str, StoredEvent]
-    """Where the events are."""
-    others: dict[str, list[Sighting]]
-    """Arrivals that became no event, and of each duplicate the arrival that stored its mid."""
+    sightings: dict[str, list[Sighting]]
+    """By mid; of each duplicate the arrival that stored its mid too."""
     cut_off: frozenset[str]
     """Mids that have more of these."""
 
@@ -81,53 +82,61 @@ class StoredTraces:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def arrivals(self, mids: Mids, credential: str | None = None) -> Found:
-        """Return all arrivals of these mids that have become anything.
-
-        With a ``credential``, arrivals known to be another's are left out of a mid that has more than are listed.
-        """
-        found = self._arrivals(mids, None)
-        if credential is None or not found.cut_off:
-            return found
-        fewer = self._arrivals({mid: mids[mid] for mid in found.cut_off}, credential)
-        # Who stored the mid is not lost with another's duplicate, which names it.
-        named = {
-            mid: [one for one in found.others[mid] if one.evidence is Evidence.NAMED_BY_DUPLICATE]
-            for mid in found.cut_off
-        }
-        others = found.others | {mid: named[mid] + fewer.others.get(mid, []) for mid in named}
-        return Found(found.events, others, fewer.cut_off)
-
-    def _arrivals(self, mids: Mids, credential: str | None) -> Found:
-        limit = max(min(MAX_ARRIVALS, _MAX_ARRIVALS_IN_ALL // max(len(mids), 1)), 1)
+    def events(self, mids: Mids) -> dict[str, StoredEvent]:
+        """Return where the events of these mids are, by mid."""
         events: dict[str, StoredEvent] = {}
-        others: dict[str, list[Sighting]] = {}
-        listed: set[tuple[str, Evidence, ArrivalKey]] = set()
-        counts: Counter[tuple[str, Evidence]] = Counter()
         for chunk in _chunks(mids.values()):
             hashes = _numbers(chunk)
             selects = [_EVENTS.format(table=table, arrival=_ARRIVAL, hashes=hashes) for table in EVENT_TABLES]
+            for table, mid, *arrival in self._ask(selects):
+                if mid in mids:  # the whole mid, not its hash
+                    events[mid] = StoredEvent(table, Sighting(Evidence.EVENT, *arrival))
+        return events
+
+    def others(self, mids: Mids, credential: str | None = None) -> Others:
+        """Return all other arrivals of these mids that have become anything.
+
+        With a ``credential``, arrivals known to be another's are left out of a mid that has more than are listed.
+        """
+        found = self._others(mids, None)
+        if credential is None or not found.cut_off:
+            return found
+        fewer = self._others({mid: mids[mid] for mid in found.cut_off}, credential)
+        # Who stored the mid is not lost with another's duplicate, which names it.
+        named = {
+            mid: [one for one in found.sightings[mid] if one.evidence is Evidence.NAMED_BY_DUPLICATE]
+            for mid in found.cut_off
+        }
+        return Others(
+            found.sightings | {mid: named[mid] + fewer.sightings.get(mid, []) for mid in named}, fewer.cut_off
+        )
+
+    def _others(self, mids: Mids, credential: str | None) -> Others:
+        limit = max(min(MAX_ARRIVALS, _MAX_ARRIVALS_IN_ALL // max(len(mids), 1)), 1)
+        sightings: dict[str, list[Sighting]] = {}
+        listed: set[tuple[str, Evidence, ArrivalKey]] = set()
+        counts: Counter[tuple[str, Evidence]] = Counter()
+        parameters = None if credential is None else {"credential": credential}
+        for chunk in _chunks(mids.values()):
+            hashes = _numbers(chunk)
+            selects = []
             for select, table in ((_DUPLICATES, "duplicate_rows"), (_REJECTS, "reject_rows")):
                 which = "" if credential is None else _NOT_OF_OTHERS.format(table=table, hashes=hashes)
                 # No FINAL, which would read no projection: repeated rows are the same arrival all the same.
                 fewer = _FEWER.format(hashes=hashes, which=which, limit=limit + 1)
                 selects.append(f"{select.format(arrival=_ARRIVAL)} {fewer}")
-            parameters = None if credential is None else {"credential": credential}
-            for place, mid, *row in self._rows(" UNION ALL ".join(f"({select})" for select in selects), parameters):
+            for kind, mid, *row in self._ask(selects, parameters):
                 if mid not in mids:  # the whole mid, not its hash
                     continue
-                if place in EVENT_TABLES:
-                    events[mid] = StoredEvent(place, Sighting(Evidence.EVENT, *row[:3]))
-                    continue
-                evidence = Evidence(place)
+                evidence = Evidence(kind)
                 seen = _read_duplicate(*row) if evidence is Evidence.DUPLICATE else _read_reject(*row)
                 arrival = mid, evidence, seen[0].key
                 if arrival not in listed:
                     listed.add(arrival)
                     counts[mid, evidence] += 1
                 if counts[mid, evidence] <= limit:
-                    others.setdefault(mid, []).extend(seen)
-        return Found(events, others, frozenset(mid for (mid, _), count in counts.items() if count > limit))
+                    sightings.setdefault(mid, []).extend(seen)
+        return Others(sightings, frozenset(mid for (mid, _), count in counts.items() if count > limit))
 
     def details(self, events: Mapping[str, StoredEvent], mids: Mids, *, with_raw: bool) -> dict[str, Details]:
         """Return details of stored events by mid. ``with_raw`` reads their texts: for a few of them."""
@@ -176,6 +185,9 @@ class StoredTraces:
             if moments:
                 found[mid] = max(moments)
         return found
+
+    def _ask(self, selects: Sequence[str], parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
+        return self._rows(" UNION ALL ".join(f"({select})" for select in selects), parameters)
 
 
 def _read_duplicate(

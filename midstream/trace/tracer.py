@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from midstream.clickhouse.client import ClickHouseError
@@ -15,7 +16,7 @@ from midstream.trace.arrivals import BatchFacts, Evidence, Sighting, Stored, Tra
 from midstream.trace.backlog import BacklogSearch, Seen
 from midstream.trace.elsewhere import Elsewhere
 from midstream.trace.needles import is_searchable
-from midstream.trace.stored import Found, Rows, StoredTraces
+from midstream.trace.stored import Mids, Rows, StoredEvent, StoredTraces
 from processors.validate.split import hash_mid
 
 _MAX_RUNNING = 4
@@ -23,10 +24,19 @@ _MAX_WAITING = 32
 _THREADS = 2 * _MAX_RUNNING
 
 T = TypeVar("T")
+Events = Awaitable[dict[str, StoredEvent]]
 
 
 class TracerBusyError(Exception):
     """As many traces wait as may."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    sightings: dict[str, list[Sighting]]
+    cut_off: frozenset[str]
+    late_events: dict[str, StoredEvent]
+    batches: dict[str, BatchFacts]
 
 
 class Tracer:
@@ -81,36 +91,40 @@ class Tracer:
             return {}
         may_be_elsewhere = await self._ask(self._elsewhere.may_hold)
         seen = await self._backlog.search(mids)
-        found = await self._ask(self._stored.arrivals, mids, credential)
-        if any(_is_named_only(found, mid) for mid in found.others):  # stored just now, or deleted by retention
-            found = await self._ask(self._stored.arrivals, mids, credential)
-        events = found.events
-        sightings: dict[str, list[Sighting]] = {
-            mid: [
-                *seen.sightings.get(mid, ()),
-                *found.others.get(mid, ()),
-                *([events[mid].sighting] if mid in events else ()),
-            ]
-            for mid in mids
-        }
-        batches, details = await asyncio.gather(
-            self._batches(sightings, seen),
-            self._ask(lambda: self._stored.details(events, mids, with_raw=with_event)),
+        # Two ways that meet at the end, so that ClickHouse works on two queries at once.
+        events = asyncio.ensure_future(self._ask(self._stored.events, mids))
+        details, arrived = await asyncio.gather(
+            self._details(events, mids, with_event), self._arrivals(events, mids, credential, seen)
         )
-        stored = {mid: Stored(events[mid].table, one.stored_at_ms) for mid, one in details.items()}
-        visible = await self._ask(self._stored.visible, stored, mids) if stored else {}
+        if arrived.late_events:
+            details |= await self._details_of(arrived.late_events, mids, with_event)
         return {
             mid: judge(
                 mid,
-                sightings[mid],
-                stored=Stored(stored[mid].table, stored[mid].stored_at_ms, visible.get(mid)) if mid in stored else None,
-                batches=batches,
+                arrived.sightings[mid],
+                stored=details[mid][0] if mid in details else None,
+                batches=arrived.batches,
                 complete=seen.complete and not may_be_elsewhere,
-                more_arrivals=mid in found.cut_off,
-                event=details[mid].raw if mid in details else None,
+                more_arrivals=mid in arrived.cut_off,
+                event=details[mid][1] if mid in details else None,
             )
             for mid in mids
         }
+
+    async def _arrivals(self, events: Events, mids: dict[str, int], credential: str | None, seen: Seen) -> _Arrived:
+        others, stored = await asyncio.gather(self._ask(self._stored.others, mids, credential), events)
+        named = {mid: mids[mid] for mid, its in others.sightings.items() if mid not in stored and _is_named(its)}
+        # Stored just now, or deleted by retention.
+        late_events = await self._ask(self._stored.events, named) if named else {}
+        sightings: dict[str, list[Sighting]] = {
+            mid: [
+                *seen.sightings.get(mid, ()),
+                *others.sightings.get(mid, ()),
+                *(of[mid].sighting for of in (stored, late_events) if mid in of),
+            ]
+            for mid in mids
+        }
+        return _Arrived(sightings, others.cut_off, late_events, await self._batches(sightings, seen))
 
     async def _batches(self, sightings: dict[str, list[Sighting]], seen: Seen) -> dict[str, BatchFacts]:
         arrivals = [sighting for of_mid in sightings.values() for sighting in of_mid]
@@ -124,6 +138,20 @@ class Tracer:
             found = {**await self._backlog.batches(missing, seen), **found}
         return found
 
+    async def _details(self, events: Events, mids: Mids, with_event: bool) -> dict[str, tuple[Stored, str | None]]:
+        return await self._details_of(await events, mids, with_event)
+
+    async def _details_of(
+        self, events: Mapping[str, StoredEvent], mids: Mids, with_event: bool
+    ) -> dict[str, tuple[Stored, str | None]]:
+        """Return where and since when events are stored, and their texts."""
+        if not events:
+            return {}
+        details = await self._ask(lambda: self._stored.details(events, mids, with_raw=with_event))
+        stored = {mid: Stored(events[mid].table, one.stored_at_ms) for mid, one in details.items()}
+        visible = await self._ask(self._stored.visible, stored, mids) if stored else {}
+        return {mid: (replace(one, visible_at_ms=visible.get(mid)), details[mid].raw) for mid, one in stored.items()}
+
     async def _ask(self, query: Callable[..., T], *arguments: object) -> T:
         asking = asyncio.get_running_loop().run_in_executor(self._threads, query, *arguments)
         try:
@@ -132,6 +160,6 @@ class Tracer:
             raise ClickHouseError("no answer from ClickHouse in time", None) from None
 
 
-def _is_named_only(found: Found, mid: str) -> bool:
-    """Whether a duplicate of the mid is there without its event."""
-    return mid not in found.events and any(one.evidence is Evidence.NAMED_BY_DUPLICATE for one in found.others[mid])
+def _is_named(sightings: Iterable[Sighting]) -> bool:
+    """Whether a duplicate names the event."""
+    return any(one.evidence is Evidence.NAMED_BY_DUPLICATE for one in sightings)

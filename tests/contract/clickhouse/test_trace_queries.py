@@ -14,7 +14,7 @@ import pytest
 from midstream.clickhouse.client import ClickHouse
 from midstream.trace.arrivals import BatchFacts, Evidence, Reject, Sighting, Stored
 from midstream.trace.elsewhere import Elsewhere
-from midstream.trace.stored import MAX_ARRIVALS, Found, StoredTraces
+from midstream.trace.stored import MAX_ARRIVALS, Others, StoredTraces
 from processors.validate.split import hash_mid
 from tests.contract.clickhouse.test_insert import cache, record, storer
 from tests.unit.store.rows import RECEIVED_AT_MS, event, sealed
@@ -79,7 +79,7 @@ def test_an_event_of_any_mid_is_found_in_its_table(clickhouse: ClickHouse, trace
     store(clickhouse, (mid, "b1", 4), ("other", "b1", 5))
     store(clickhouse, (mid + "!", "b2", 0), eid="LOG", offset=1)
     mids = hashed(mid, mid + "!", "never")
-    found = traces.arrivals(mids).events
+    found = traces.events(mids)
     assert {one: (event.table, event.sighting) for one, event in found.items()} == {
         mid: ("learning_events", Sighting(Evidence.EVENT, "b1", 4, RECEIVED_AT_MS)),
         mid + "!": ("operational_events", Sighting(Evidence.EVENT, "b2", 0, RECEIVED_AT_MS)),
@@ -99,14 +99,15 @@ def test_a_hash_alone_finds_nothing(clickhouse: ClickHouse, traces: StoredTraces
     store(clickhouse, ("mine", "b1", 0), ("mine", "b2", 0))
     reject(clickhouse, ("mine", "b3", 0, "UNKNOWN_EID"))
     collision = {"another": hash_mid("mine")}
-    assert traces.arrivals(collision) == Found({}, {}, frozenset())
+    assert traces.events(collision) == {}
+    assert traces.others(collision) == Others({}, frozenset())
 
 
 def test_duplicates_name_both_arrivals(clickhouse: ClickHouse, traces: StoredTraces) -> None:
     store(clickhouse, ("a", "b1", 3))
     store(clickhouse, ("a", "b2", 5), offset=1)
     store(clickhouse, ("a", "b2", 5), offset=1)  # a replay
-    found = traces.arrivals(hashed("a", "b")).others
+    found = traces.others(hashed("a", "b")).sightings
     assert {mid: set(sightings) for mid, sightings in found.items()} == {
         "a": {
             Sighting(Evidence.DUPLICATE, "b2", 5, RECEIVED_AT_MS, differs=False),
@@ -123,12 +124,14 @@ def test_a_row_written_twice_is_the_same_arrival_before_and_after_a_merge(
         reject(clickhouse, ("r", "b1", 0, "UNKNOWN_EID"), ("r", "b2", 1, "POISON"), written=written)
     if merged:
         clickhouse.command("OPTIMIZE TABLE reject_rows FINAL")
-    found = traces.arrivals(hashed("r"))
-    assert {(one.key, one.reject and one.reject.code) for one in found.others["r"]} == {
+    found = traces.others(hashed("r"))
+    assert {(one.key, one.reject and one.reject.code) for one in found.sightings["r"]} == {
         (("b1", 0), "UNKNOWN_EID"),
         (("b2", 1), "POISON"),
     }
-    assert max(one.reject for one in found.others["r"] if one.key == ("b1", 0)) == Reject(2, "UNKNOWN_EID", "/x", "why")
+    assert max(one.reject for one in found.sightings["r"] if one.key == ("b1", 0)) == Reject(
+        2, "UNKNOWN_EID", "/x", "why"
+    )
     (plan,) = watched.plans()
     assert "ReadFromMergeTree (by_mid)" in plan
 
@@ -140,12 +143,12 @@ def test_arrivals_beyond_the_limit_are_said_to_be_there(clickhouse: ClickHouse, 
         " number, fromUnixTimestamp64Milli(1790000000000 + toInt64(number), 'UTC'), 'POISON', now64(3)"
         f" FROM numbers({2 * MAX_ARRIVALS})"
     )
-    found = traces.arrivals(hashed("many"))
-    assert (len(found.others["many"]), found.cut_off) == (MAX_ARRIVALS, frozenset())
+    found = traces.others(hashed("many"))
+    assert (len(found.sightings["many"]), found.cut_off) == (MAX_ARRIVALS, frozenset())
     reject(clickhouse, ("many", "last", 0, "POISON"), at_ms=1_795_000_000_000)
-    found = traces.arrivals(hashed("many"))
-    assert (len(found.others["many"]), found.cut_off) == (MAX_ARRIVALS, frozenset({"many"}))
-    assert "last" not in {one.batch_id for one in found.others["many"]}
+    found = traces.others(hashed("many"))
+    assert (len(found.sightings["many"]), found.cut_off) == (MAX_ARRIVALS, frozenset({"many"}))
+    assert "last" not in {one.batch_id for one in found.sightings["many"]}
 
 
 @pytest.mark.parametrize("table", ["duplicate_rows", "reject_rows"])
@@ -168,18 +171,18 @@ def test_an_apps_own_arrivals_are_not_crowded_out_by_others(
             )
     mids = hashed("m", *(f"x{number}" for number in range(30)))  # as in a POST
     for asked in (hashed("m"), mids):
-        everything = traces.arrivals(asked)
+        everything = traces.others(asked)
         assert everything.cut_off == {"m"}
-        assert "own" not in {one.batch_id for one in everything.others["m"]}
-        found = traces.arrivals(asked, "own")
-        places = {one.key for one in found.others["m"] if one.evidence is not Evidence.NAMED_BY_DUPLICATE}
+        assert "own" not in {one.batch_id for one in everything.sightings["m"]}
+        found = traces.others(asked, "own")
+        places = {one.key for one in found.sightings["m"] if one.evidence is not Evidence.NAMED_BY_DUPLICATE}
         assert places == {("own", 0), ("own", 1), ("own", 2), ("late", 0)}
         assert found.cut_off == frozenset()
-        named = {one.batch_id for one in found.others["m"]} - {"own", "late"}
+        named = {one.batch_id for one in found.sightings["m"]} - {"own", "late"}
         assert named == ({"first"} if table == "duplicate_rows" else set())
-    assert traces.arrivals(hashed("m"), "others").cut_off == {"m"}
+    assert traces.others(hashed("m"), "others").cut_off == {"m"}
     watched.queries.clear()
-    traces.arrivals(hashed("x1"), "own")
+    traces.others(hashed("x1"), "own")
     assert len(watched.queries) == 1  # what fits is asked for once
 
 
@@ -249,20 +252,19 @@ def test_every_look_up_reads_an_index_not_a_table(
     clickhouse.command("OPTIMIZE TABLE learning_events FINAL")
     clickhouse.command("OPTIMIZE TABLE duplicate_rows FINAL")
     mids = hashed("m777")
-    found = traces.arrivals(mids)
-    assert traces.details(found.events, mids, with_raw=True)["m777"].raw == "{}"
-    assert [one.batch_id for one in found.others["m777"]] == ["d", "b"]
-    arrivals, details = watched.plans()
+    assert traces.details(traces.events(mids), mids, with_raw=True)["m777"].raw == "{}"
+    assert [one.batch_id for one in traces.others(mids).sightings["m777"]] == ["d", "b"]
+    events, details, others = watched.plans()
     # The other two tables are empty.
-    assert re.findall(r"ReadFromMergeTree \((.+)\)", arrivals) == ["by_mid", "by_mid"]
-    assert re.findall(r"Parts: 1 \| Granules: (\d+)", arrivals + details) == ["1"] * 3
+    assert re.findall(r"ReadFromMergeTree \((.+)\)", events + others) == ["by_mid", "by_mid"]
+    assert re.findall(r"Parts: 1 \| Granules: (\d+)", events + details + others) == ["1"] * 3
 
 
 def test_many_mids_are_few_queries(clickhouse: ClickHouse, traces: StoredTraces, watched: Watched) -> None:
     mids = [f"m{number}" for number in range(1_000)]
     store(clickhouse, *((mid, "b1", number) for number, mid in enumerate(mids)))
     watched.queries.clear()
-    found = traces.arrivals(hashed(*mids)).events
+    found = traces.events(hashed(*mids))
     assert len(traces.details(found, hashed(*mids), with_raw=False)) == 1_000
     assert len(watched.queries) == 2
 

@@ -15,7 +15,7 @@ from midstream.events.judge import Judge
 from midstream.events.schemas import load_schemas
 from midstream.settings import Settings
 from midstream.trace import tracer as tracer_module
-from midstream.trace.arrivals import BatchFacts, Evidence, Outcome, Sighting, Verdict
+from midstream.trace.arrivals import BatchFacts, Evidence, Outcome, Sighting, Stored, Verdict
 from midstream.trace.backlog import Seen
 from midstream.trace.tracer import Tracer, TracerBusyError
 from tests.support.ports import free_ports
@@ -31,7 +31,9 @@ class World:
         self.asked: list[str] = []
         self.backlog = Seen(deadline_s=0)
         self.late: dict[str, BatchFacts] = {}
-        self.arrivals: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
+        self.later_events: list[tuple[Any, ...]] = []
+        self.others: list[tuple[Any, ...]] = []
         self.marks: list[tuple[str, int, int]] = []
         self.go_on = threading.Event()
         self.go_on.set()
@@ -55,9 +57,15 @@ class World:
         if "FROM collectors" in sql:
             self.asked.append("collectors")
             return [(AT_MS, self.marks)]
+        if "FROM reject_rows" in sql:
+            self.asked.append("others")
+            return self.others
         if "UNION ALL" in sql:
-            self.asked.append("arrivals")
-            return self.arrivals
+            self.asked.append("events")
+            asked_again = self.asked.count("events") > 1
+            return self.later_events if asked_again else self.events
+        if "NULL FROM learning_events" in sql:
+            return [("m", AT_MS + 7, None)]
         return []
 
 
@@ -74,15 +82,17 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def stored(mid: str) -> tuple[Any, ...]:
-    return ("learning_events", mid, "b1", 0, AT_MS, "", "", "", 0, 0)
+    return ("learning_events", mid, "b1", 0, AT_MS)
 
 
 async def test_clickhouse_is_asked_last_so_that_nothing_slips_through(world: World, judge: Judge) -> None:
     tracer = Tracer(Settings(), judge, world.rows)
     world.backlog.sightings["m"] = [Sighting(Evidence.BACKLOG, "b1", 0, AT_MS, facts=FACTS)]
-    world.arrivals = [stored("m")]
+    world.events = world.later_events = [stored("m")]
     (trace,) = await tracer.trace(["m"])
-    assert world.asked == ["collectors", "backlog", "arrivals"]
+    assert world.asked[:2] == ["collectors", "backlog"]
+    assert sorted(world.asked[2:]) == ["events", "others"]
+    assert trace.stored == Stored("learning_events", AT_MS + 7)
     assert [(one.outcome, one.facts) for one in trace.arrivals] == [(Outcome.STORED, FACTS)]
     await tracer.close()
 
@@ -99,7 +109,7 @@ async def test_what_another_hosts_spool_may_hold_makes_an_answer_incomplete(
 
 async def test_a_batch_that_is_not_written_yet_is_looked_for_in_kafka(world: World, judge: Judge) -> None:
     tracer = Tracer(Settings(), judge, world.rows)
-    world.arrivals = [stored("m")]
+    world.events = world.later_events = [stored("m")]
     (trace,) = await tracer.trace(["m"])
     assert trace.arrivals[0].facts is None
     assert "late batches" not in world.asked  # Kafka has none of that kind
@@ -110,12 +120,16 @@ async def test_a_batch_that_is_not_written_yet_is_looked_for_in_kafka(world: Wor
     await tracer.close()
 
 
-async def test_a_duplicate_without_its_event_is_asked_for_again(world: World, judge: Judge) -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_duplicate_without_its_event_is_asked_for_again(world: World, judge: Judge, is_there: bool) -> None:
     tracer = Tracer(Settings(), judge, world.rows)
-    world.arrivals = [("duplicate", "m", "b2", 1, AT_MS + 5, "b1", "true", "", 0, AT_MS)]
+    world.others = [("duplicate", "m", "b2", 1, AT_MS + 5, "b1", "true", "", 0, AT_MS)]
+    world.later_events = [stored("m")] if is_there else []
     (trace,) = await tracer.trace(["m"])
-    assert world.asked == ["collectors", "backlog", "arrivals", "arrivals"]
-    assert (trace.verdict, trace.stored) == (Verdict.STORED, None)
+    assert world.asked[-1] == "events"
+    assert world.asked.count("events") == 2
+    assert trace.verdict is Verdict.STORED
+    assert trace.stored == (Stored("learning_events", AT_MS + 7) if is_there else None)
     assert [(one.batch_id, one.outcome, one.differs) for one in trace.arrivals] == [
         ("b1", Outcome.STORED, None),
         ("b2", Outcome.DUPLICATE, True),
@@ -162,7 +176,7 @@ async def test_kafka_away_makes_an_answer_incomplete(tmp_path: Path, judge: Judg
     (port,) = free_ports(1)
     settings = Settings(home=tmp_path, kafka=f"127.0.0.1:{port}", trace_search_ms=1_000)
     world = World()
-    world.arrivals = [stored("m")]
+    world.events = world.later_events = [stored("m")]
     tracer = Tracer(settings, judge, world.rows)
     for _ in range(2):
         known, unknown = await tracer.trace(["m", "never"])
