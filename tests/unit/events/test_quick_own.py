@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,25 @@ def load(folder: Path, **documents: Any) -> Schemas:
     return load_schemas(folder)
 
 
+@dataclass(frozen=True)
+class Ways:
+    quick: QuickReader
+    judge: Judge
+    slow: Judge
+
+
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Schemas:
-    return load(tmp_path_factory.mktemp("schemas"), own=OWN)
+def own(tmp_path_factory: pytest.TempPathFactory) -> Ways:
+    schemas = load(tmp_path_factory.mktemp("schemas"), own=OWN)
+    return Ways(QuickReader(schemas, MAX_BYTES, MAX_DEPTH), Judge(schemas, MAX_BYTES, MAX_DEPTH), slow_judge(schemas))
 
 
 @SETTINGS
 @given(raws=st.lists(texts(mutated({"OWN": {**OWN_EVENT, "ets": 1_789_999_999_123}})), min_size=1, max_size=3))
-def test_they_agree_on_every_proven_keyword(own: Schemas, raws: list[bytes]) -> None:
-    agree(QuickReader(own, MAX_BYTES, MAX_DEPTH), slow_judge(own), raws)
+def test_they_agree_on_every_proven_keyword(own: Ways, raws: list[bytes]) -> None:
+    agree(own.quick, own.slow, raws)
     for raw in raws:
-        assert Judge(own, MAX_BYTES, MAX_DEPTH).judge(raw) == slow_judge(own).judge(raw)
+        assert own.judge.judge(raw) == own.slow.judge(raw)
 
 
 EDATA = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}
