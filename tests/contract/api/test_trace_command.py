@@ -35,7 +35,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> FakeTracer:
             pass
 
     monkeypatch.setattr(tracer_module, "Tracer", Tracer)
-    monkeypatch.setattr(clickhouse_client, "open_client", lambda settings: Client())
+    monkeypatch.setattr(clickhouse_client, "open_client", lambda settings, **_: Client())
     return fake
 
 
@@ -89,7 +89,7 @@ def test_an_incomplete_search_is_said(known: FakeTracer) -> None:
 
 
 def test_without_clickhouse_it_is_refused(known: FakeTracer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(settings: object) -> None:
+    def away(settings: object, **_: object) -> None:
         raise ClickHouseError("no answer", None)
 
     monkeypatch.setattr(clickhouse_client, "open_client", away)
