@@ -202,9 +202,16 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
 
     assignment = ConsumerAssignment(app)
 
+    is_leased = False
+
     # The gate: awaited before partitions are sought and records flow.
     @app.on_rebalance_complete.connect
     async def load(*_: Any, **__: Any) -> None:
+        nonlocal is_leased
+        if not is_leased:  # an app's tasks begin after this, and with many mids it takes longer than a lease lasts
+            is_leased = True
+            worker.lease.begin()
+            app.add_future(or_crash("store", worker.lease.run()))
         await or_crash("store", worker.load_cache(assignment.partitions(), assignment.of()))
 
     @app.agent(valid, concurrency=1)
@@ -223,10 +230,6 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
 
         taken = take(stream, topics.DEAD.name, records=_MAX_BLOCKS, max_bytes=_MAX_TAKEN_BYTES, within_s=_TAKE_DEAD_S)
         await or_crash("store", for_each(taken, store_dead), worker.storer.dead_tries.failed)
-
-    @app.task  # type: ignore[untyped-decorator]
-    async def keep_lease() -> None:
-        await or_crash("store", worker.lease.run())
 
     @app.task  # type: ignore[untyped-decorator]
     async def end_when_stuck() -> None:

@@ -186,7 +186,7 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
             validator.expected_partitions = loop.run_until_complete(wait_for_older_blocks(settings))
         finally:
             loop.close()
-        validator.lease = Lease(settings.kafka_session_timeout_ms)  # it begins now: nothing was held before
+        validator.lease.begin()  # waiting took its time
         app.conf.broker_client_id = sign(topics.GROUP_VALIDATE, validator.expected_partitions)
         if instance := app.conf.consumer_group_instance_id:
             app.conf.consumer_group_instance_id = sign(instance, validator.expected_partitions)

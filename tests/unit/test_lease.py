@@ -45,3 +45,17 @@ async def test_the_task_ends_with_the_error() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(LeaseLostError):
             await lease.run()
+
+
+def test_before_it_begins_no_gap_counts_and_after_it_every_one() -> None:
+    clock = Clock()
+    lease = Lease(10_000, clock)
+    clock.now += 60
+    lease.begin()
+    lease.check()
+    lease.tick()
+    lease.check()
+    clock.now += 10
+    lease.tick()
+    with pytest.raises(LeaseLostError):
+        lease.check()
