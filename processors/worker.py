@@ -25,6 +25,7 @@ from midstream import topics
 from midstream.logs import configure_logs, get_logger
 from midstream.metrics import FATAL_ERRORS
 from midstream.settings import Settings, SettingsError, get_settings
+from processors.lease import Lease
 from processors.memory import give_back_what_is_freed
 from processors.stray import unless_cancelled
 
@@ -87,6 +88,17 @@ class WorkerApp(faust.App):
     before_start: Callable[[], None] = staticmethod(lambda: None)
     """What has to be waited for before the worker joins its group; its metrics can be read meanwhile."""
 
+    stage: str
+    lease: Lease
+    """Held from the start on: joining the group and reading what is stored may take longer than a lease lasts, and
+    Faust begins an app's tasks only after both."""
+
+    async def on_start(self) -> None:
+        """Keep the lease."""
+        self.lease.begin()
+        self.add_future(or_crash(self.stage, self.lease.run()))
+        await super().on_start()
+
     def _new_transport(self) -> _Transport:
         return _Transport(self.conf.broker_consumer, self)
 
@@ -97,11 +109,12 @@ class WorkerApp(faust.App):
         await super().on_stop()
 
 
-def make_app(settings: Settings, group: str, max_records: int, buffer_records: int) -> WorkerApp:
+def make_app(settings: Settings, stage: str, group: str, max_records: int, buffer_records: int) -> WorkerApp:
     """Return a Faust app that only consumes: no tables, no web server, no topics of its own.
 
     Args:
         settings: the worker's.
+        stage: its name in logs and metrics.
         group: its consumer group.
         max_records: how many records are taken from the consumer at once.
         buffer_records: how many wait for an agent, which are held beside those that it works on.
@@ -109,7 +122,7 @@ def make_app(settings: Settings, group: str, max_records: int, buffer_records: i
     datadir = settings.home / "faust" / group
     datadir.parent.mkdir(parents=True, exist_ok=True)  # Faust makes the folder, but not its parent
     instance = settings.worker_id
-    return WorkerApp(
+    app = WorkerApp(
         group,
         broker=f"kafka://{settings.kafka_servers.replace(',', ';')}",
         datadir=datadir,
@@ -136,6 +149,9 @@ def make_app(settings: Settings, group: str, max_records: int, buffer_records: i
         logging_config=None,
         loghandlers=[],
     )
+    app.stage = stage
+    app.lease = Lease(settings.kafka_session_timeout_ms)
+    return app
 
 
 def crash(stage: str, error: BaseException) -> NoReturn:

@@ -92,9 +92,8 @@ class Worker:
     """Whether all blocks sealed under another number of partitions were stored when the cache was loaded. If not, it
     lacks mids that others store until the first block under the present number; see :mod:`processors.growth`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lease: Lease) -> None:
         self._settings = settings
-        self.lease = Lease(settings.kafka_session_timeout_ms)
         self.attempts = attempts = Attempts.open(settings, topics.GROUP_STORE)
         tell_of_crash(attempts.close)
         self.receipt_tries = attempts.lane(topics.RAW.name)
@@ -103,11 +102,11 @@ class Worker:
         self.dimensions = DimensionCache(
             self.clickhouse, settings.dimension_cache_entries, settings.dimension_negative_ms
         )
-        self.block_log = BlockLog(self.clickhouse, self.lease)
+        self.block_log = BlockLog(self.clickhouse, lease)
         self.storer = Storer(
             self.clickhouse,
             self.dimensions,
-            self.lease,
+            lease,
             settings.insert_tries,
             attempts=attempts,
             log_block=self.block_log.add,
@@ -186,8 +185,8 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
         ClickHouseError: ClickHouse is away.
         RouteError: a route leads to no table.
     """
-    app = make_app(settings, topics.GROUP_STORE, _MAX_BLOCKS, _BUFFER_BLOCKS)
-    worker = Worker(settings)
+    app = make_app(settings, "store", topics.GROUP_STORE, _MAX_BLOCKS, _BUFFER_BLOCKS)
+    worker = Worker(settings, app.lease)
     guard = TopicGuard(
         settings,
         {
@@ -202,16 +201,9 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
 
     assignment = ConsumerAssignment(app)
 
-    is_leased = False
-
     # The gate: awaited before partitions are sought and records flow.
     @app.on_rebalance_complete.connect
     async def load(*_: Any, **__: Any) -> None:
-        nonlocal is_leased
-        if not is_leased:  # an app's tasks begin after this, and with many mids it takes longer than a lease lasts
-            is_leased = True
-            worker.lease.begin()
-            app.add_future(or_crash("store", worker.lease.run()))
         await or_crash("store", worker.load_cache(assignment.partitions(), assignment.of()))
 
     @app.agent(valid, concurrency=1)
@@ -244,7 +236,7 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
         sink = TableSink(
             settings,
             worker.clickhouse,
-            worker.lease,
+            app.lease,
             topic=topics.RAW.name,
             group=topics.GROUP_RECEIPTS,
             table=BATCH_TABLE,
@@ -264,7 +256,7 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
         sink = TableSink(
             settings,
             worker.clickhouse,
-            worker.lease,
+            app.lease,
             topic=topics.DIMENSIONS.name,
             group=topics.GROUP_DIMENSIONS,
             table=DIMENSION_TABLE,
@@ -284,6 +276,6 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
 
     @app.task  # type: ignore[untyped-decorator]
     async def account() -> None:
-        await or_crash("store", Accountant(settings, worker.clickhouse, worker.lease).run())
+        await or_crash("store", Accountant(settings, worker.clickhouse, app.lease).run())
 
     return app, settings.store_metrics_port

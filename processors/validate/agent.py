@@ -37,13 +37,13 @@ _LOOK_S = 1.0
 class Validator:
     """Runs rounds against Kafka. One instance a process; its producer lives as long as the worker."""
 
-    def __init__(self, settings: Settings, attempts: Attempts) -> None:
+    def __init__(self, settings: Settings, attempts: Attempts, lease: Lease) -> None:
         self._settings = settings
         self.tries = attempts.lane(topics.RAW.name, mixes=True)
-        self.lease = Lease(settings.kafka_session_timeout_ms)
         self.expected_partitions = 0
         """Of ``telemetry.valid``: what was waited for before this worker joined. 0: nothing was."""
         self._judge = Judge(load_schemas(settings.schemas), settings.max_event_bytes, settings.max_event_depth)
+        self._lease = lease
         self._producer: AIOKafkaProducer | None = None
         self._valid_partitions = 0
         self._dead_partitions = 0
@@ -145,7 +145,7 @@ class Validator:
         SEALED_ROWS.observe(sealed.rows)
         with self.tries.waiting():
             # A worker that was frozen may have been given up, and others may seal under another number since.
-            self.lease.check()
+            self._lease.check()
             # send() itself waits while the partition's buffer is full.
             return await asyncio.wait_for(
                 self._producer.send(sealed.topic, sealed.value, partition=sealed.partition),
@@ -170,10 +170,10 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
     Raises:
         AttemptsError: the home cannot be written to.
     """
-    app = make_app(settings, topics.GROUP_VALIDATE, settings.max_batches_in_flight, _BUFFER_BATCHES)
+    app = make_app(settings, "validate", topics.GROUP_VALIDATE, settings.max_batches_in_flight, _BUFFER_BATCHES)
     attempts = Attempts.open(settings, topics.GROUP_VALIDATE)
     tell_of_crash(attempts.close)
-    validator = Validator(settings, attempts)
+    validator = Validator(settings, attempts, app.lease)
     guard = TopicGuard(
         settings, {topics.GROUP_VALIDATE: (topics.RAW.name,)}, others=(topics.VALID.name, topics.DEAD.name)
     )
@@ -186,7 +186,6 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
             validator.expected_partitions = loop.run_until_complete(wait_for_older_blocks(settings))
         finally:
             loop.close()
-        validator.lease.begin()  # waiting took its time
         app.conf.broker_client_id = sign(topics.GROUP_VALIDATE, validator.expected_partitions)
         if instance := app.conf.consumer_group_instance_id:
             app.conf.consumer_group_instance_id = sign(instance, validator.expected_partitions)
@@ -197,10 +196,6 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
     async def connect(*_: Any, **__: Any) -> None:
         if not validator.connected:
             await or_crash("validate", validator.start())
-
-    @app.task  # type: ignore[untyped-decorator]
-    async def keep_lease() -> None:
-        await or_crash("validate", validator.lease.run())
 
     @app.task  # type: ignore[untyped-decorator]
     async def end_when_stuck() -> None:

@@ -19,7 +19,7 @@ WORKER = """
 import asyncio, re, sys, threading, time
 from midstream.settings import Settings
 from processors.attempts import Attempts, end_if_stuck
-from tests.unit.test_attempts import Record
+from tests.unit.attempts.records import Record
 
 settings = Settings(home=sys.argv[1], worker_id="w")
 attempts = Attempts.open(settings, {group!r})

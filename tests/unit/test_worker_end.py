@@ -25,7 +25,7 @@ async def test_a_worker_that_was_told_to_stop_and_is_killed_then_died_of_no_reco
 ) -> None:
     """A supervisor kills it when its grace time is over; it was waiting for ClickHouse, and the wait is cancelled."""
     monkeypatch.setattr(worker, "_to_tell", [])
-    app = worker.make_app(Settings(home=tmp_path), "g", 1, 1)
+    app = worker.make_app(Settings(home=tmp_path), "s", "g", 1, 1)
     attempts = Attempts.in_memory()
     worker.tell_of_crash(attempts.close)
     lane = attempts.lane("t")
