@@ -1,6 +1,6 @@
 """What ClickHouse knows of mids. Blocks; every query finds its rows by an index, however much is stored.
 
-Arrivals are found by the hash of their mid, through the projections ``by_mid``; what these lack, by hash and receipt;
+Arrivals are found by the hash of their mid, through the projections by hash; what these lack, by hash and receipt;
 batches by their primary key. Hashes and times are numbers, so that no mid, however long, makes a query long.
 """
 

@@ -42,9 +42,9 @@ class BlockedBloom:
         return int(self._words.nbytes)
 
     def add(self, hashes: Hashes) -> None:
-        """Add hashes in ascending order."""
+        """Add hashes, in any order."""
         for start in range(0, len(hashes), _CHUNK):
-            some = hashes[start : start + _CHUNK]
+            some = np.sort(_turned(hashes[start : start + _CHUNK]))
             places = self._places(some)  # ascending too
             firsts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
             self._words[places[firsts]] |= np.bitwise_or.reduceat(_masks(some), firsts)
@@ -52,19 +52,29 @@ class BlockedBloom:
 
     def maybe(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Tell for each hash whether it may have been added; False is certain."""
-        masks = _masks(hashes)
-        found: npt.NDArray[np.bool_] = (self._words[self._places(hashes)] & masks) == masks
+        turned = _turned(hashes)
+        masks = _masks(turned)
+        found: npt.NDArray[np.bool_] = (self._words[self._places(turned)] & masks) == masks
         return found
 
-    def _places(self, hashes: Hashes) -> Hashes:
+    def _places(self, turned: Hashes) -> Hashes:
         """Return each hash's word: by its upper half, so that the order stays."""
-        return ((hashes >> _HALF) * np.uint64(len(self._words))) >> _HALF
+        return ((turned >> _HALF) * np.uint64(len(self._words))) >> _HALF
 
 
-def _masks(hashes: Hashes) -> Hashes:
+def _turned(hashes: Hashes) -> Hashes:
+    """Return the hashes with their halves exchanged.
+
+    ClickHouse sends them in ascending order. What is in one filter may therefore be a part of their range, and would
+    lie densely in a part of the filter if their upper halves chose the words.
+    """
+    return (hashes << _HALF) | (hashes >> _HALF)
+
+
+def _masks(turned: Hashes) -> Hashes:
     """Return the bits of each hash in its word. From all of the hash: a worker's all have the same remainder."""
-    mixed = hashes * _ODD
-    masks = np.zeros(len(hashes), dtype=np.uint64)
+    mixed = turned * _ODD
+    masks = np.zeros(len(turned), dtype=np.uint64)
     for bit in range(_BITS):
         masks |= _ONE << ((mixed >> np.uint64(58 - 6 * bit)) & _PLACE)
     return masks

@@ -25,6 +25,7 @@ class DedupeCache:
 
     def __init__(self, stored: StoredMids, memory_bytes: int, recent: int) -> None:
         self._stored = stored
+        self._memory_bytes = memory_bytes
         self.partitions: frozenset[int] = frozenset()
         self.of = 0
         self._tried_below: dict[int, int] = {}
@@ -35,6 +36,7 @@ class DedupeCache:
         """Read the hashes of all stored mids of ``partitions`` (of ``of`` in all) from ClickHouse."""
         self.partitions, self.of = frozenset(partitions), of
         self._tried_below = {}
+        self._history = History(self._memory_bytes, self._stored.count() * len(partitions) // max(of, 1))
         for hashes in self._stored.hashes(partitions, of):
             self._history.add(hashes)
         self._publish()

@@ -17,6 +17,7 @@ _MERGE_RATIO = 4
 _SORTED_SHARE = 8
 """Of the memory, one part in so many is for sorted arrays: merging them takes as much again for a moment."""
 _FIRST_FILTER_SHARE = 16
+_ROOM_TO_GROW = 1.25
 _FILTER_BITS = 16
 """Bits a hash has in a filter, until memory is used up."""
 _LEAST_FILTER_BITS = 4
@@ -28,14 +29,18 @@ class History:
 
     Sorted arrays are merged when the next is not much smaller, so that there are few (about log4 of the size) and
     adding costs little on average. When they outgrow their share, the largest goes into a Bloom filter (2 bytes a mid
-    instead of 8); each filter is twice as large as the one before, so that few are asked. When memory is used up, the
-    last one is filled further and is wrong more often: in the end nothing is held any more and every hash is a "maybe"
-    (:attr:`saturated`).
+    instead of 8); each filter is twice as large as the one before, so that few are asked: each adds its own errors.
+    When memory is used up, the last one is filled further and is wrong more often: in the end nothing is held any more
+    and every hash is a "maybe" (:attr:`saturated`).
     """
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, expected: int = 0) -> None:
+        """``expected``: how many hashes are going to be added soon; the first filter has room for them and more."""
         self._sorted_bytes = max(memory_bytes // _SORTED_SHARE, _BYTES_A_HASH)
         self._filter_bytes = max(memory_bytes - self._sorted_bytes, 0)
+        wanted = int(expected * _ROOM_TO_GROW) * _FILTER_BITS // 8
+        self._least_filter_bytes = max(self._filter_bytes // _FIRST_FILTER_SHARE, _BYTES_A_HASH)
+        self._first_filter_bytes = max(wanted, self._least_filter_bytes)
         self._runs: list[Hashes] = []
         self._filters: list[BlockedBloom] = []
         self.saturated = False
@@ -85,11 +90,11 @@ class History:
             if room > 0:
                 return room
         left = self._filter_bytes - sum(one.size_bytes for one in self._filters)
-        first = max(self._filter_bytes // _FIRST_FILTER_SHARE, _BYTES_A_HASH)
-        wanted = 2 * self._filters[-1].size_bytes if self._filters else first
+        least = self._least_filter_bytes
+        wanted = 2 * self._filters[-1].size_bytes if self._filters else self._first_filter_bytes
         # A remainder that would be a small filter is part of the one before it.
-        size = left if left < wanted + 2 * first else wanted
-        if left >= first:
+        size = left if left < wanted + 2 * least else wanted
+        if left >= least:
             self._filters.append(BlockedBloom(size))
             return max(self._filters[-1].size_bytes * 8 // _FILTER_BITS, 1)
         if not self._filters:

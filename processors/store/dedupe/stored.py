@@ -22,6 +22,11 @@ class StoredMids:
     def __init__(self, clickhouse: ClickHouse) -> None:
         self._clickhouse = clickhouse
 
+    def count(self) -> int:
+        """Return how many events are stored."""
+        counts = " UNION ALL ".join(f"SELECT count() FROM {table}" for table in EVENT_TABLES)  # noqa: S608 - our own table names
+        return sum(int(rows) for (rows,) in self._clickhouse.rows(counts))
+
     def hashes(self, partitions: Sequence[int], of: int) -> Iterator[Hashes]:
         """Yield the hashes of all stored mids whose partition (of ``of``) is one of ``partitions``, in large arrays."""
         if not partitions:

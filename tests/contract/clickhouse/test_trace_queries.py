@@ -256,7 +256,7 @@ def test_every_look_up_reads_an_index_not_a_table(
     assert [one.batch_id for one in traces.others(mids).sightings["m777"]] == ["d", "b"]
     events, details, others = watched.plans()
     # The other two tables are empty.
-    assert re.findall(r"ReadFromMergeTree \((.+)\)", events + others) == ["by_mid", "by_mid"]
+    assert re.findall(r"ReadFromMergeTree \((.+)\)", events + others) == ["by_mid_hash", "by_mid"]
     assert re.findall(r"Parts: 1 \| Granules: (\d+)", events + details + others) == ["1"] * 3
 
 

@@ -169,6 +169,9 @@ class FakeStoredMids(StoredMids):
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
 
+    def count(self) -> int:
+        return sum(len(self._engine.tables[table]) for table in EVENT_TABLES)
+
     def hashes(self, partitions: Sequence[int], of: int) -> Iterator[Hashes]:
         for table in EVENT_TABLES:
             held = [row["mid_hash"] for row in self._engine.tables[table] if row["mid_hash"] % of in partitions]

@@ -35,6 +35,15 @@ def test_it_takes_so_few_strangers_for_its_own(bits: int, least: int, most: int,
     assert least < MANY / wrong < most
 
 
+def test_it_is_no_worse_among_the_hashes_that_it_was_given_a_range_of() -> None:
+    """ClickHouse sends them in ascending order: what fits into one filter may be the lower half of a part."""
+    bloom = BlockedBloom(MANY * 16 // 8)
+    own = hashes(2 * MANY, 1, modulo=64)[:MANY]
+    bloom.add(own)
+    near = hashes(2 * MANY, 2, modulo=64)[:MANY]
+    assert MANY / bloom.maybe(near).sum() > 190
+
+
 def test_it_takes_many_in_portions() -> None:
     bloom = BlockedBloom(1 << 20)
     own = hashes(700_000, 3)

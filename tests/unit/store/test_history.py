@@ -63,6 +63,24 @@ def test_a_full_memory_holds_a_mid_in_some_two_bytes() -> None:
     assert history.maybe(strangers(100_000)).mean() < 0.03
 
 
+def test_as_many_as_were_expected_and_a_few_more_go_into_one_filter() -> None:
+    history = History(4_000_000, expected=1_000_000)
+    filled(history, 110, 10_000)
+    assert len(history._filters) == 1
+    assert history.maybe(strangers(100_000)).mean() < 0.004
+    filled(history, 100, 10_000, seed=3)
+    assert len(history._filters) == 2
+    assert history.held_bytes <= 4_000_000
+
+
+def test_more_were_expected_than_memory_is_for() -> None:
+    history = History(1_000_000, expected=10**9)
+    blocks = filled(history, 40, 10_000)
+    assert len(history._filters) == 1
+    assert history.held_bytes <= 1_000_000
+    assert all(history.maybe(block).all() for block in blocks)
+
+
 def test_beyond_that_it_is_wrong_more_and_more_often() -> None:
     history = History(1_000_000)
     shares = []
