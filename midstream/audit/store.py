@@ -13,8 +13,8 @@ from processors.validate.split import hash_mid
 _HASHES = 1 << 64
 _ROWS_A_BUCKET = 2_000_000
 _LEAST_RANGES = 100
-"""ClickHouse compares granules, not rows (ClickHouse/ClickHouse#103161): with a 64th and more of all hashes asked for, the
-small granules of the projection seem to be more than those of the table, and all of that is read for each range."""
+"""ClickHouse compares granules, not rows (ClickHouse/ClickHouse#103161): with a 64th and more of all hashes asked for,
+the small granules of the projection seem to be more than those of the table, and all of that is read for each range."""
 _CHUNK = 1_000
 _WRONG_BATCHES = 1_000
 _PLACES = 1_000
