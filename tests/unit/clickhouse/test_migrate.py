@@ -21,7 +21,8 @@ def test_every_statement_is_idempotent_and_whole(cluster: str) -> None:
         assert re.match(
             r"CREATE (TABLE|VIEW) IF NOT EXISTS \w+|CREATE OR REPLACE VIEW \w+|"
             r"ALTER TABLE \w+( ON CLUSTER 'fleet')? "
-            r"(ADD (COLUMN|PROJECTION) IF NOT EXISTS|DROP PROJECTION IF EXISTS|MODIFY SETTING|MATERIALIZE PROJECTION) \w+",
+            r"(ADD (COLUMN|PROJECTION) IF NOT EXISTS|DROP PROJECTION IF EXISTS|MODIFY SETTING|"
+            r"MATERIALIZE PROJECTION) \w+",
             statement,
         ), statement
         assert "@" not in statement, statement
