@@ -59,6 +59,13 @@ SPOOL_DAMAGED_BYTES = Counter(
     "Bytes of the spool that could not be read, or that Kafka refused, and were set aside.",
 )
 
+# Devices, in collector and api
+DEVICE_REPORTS = Counter("midstream_device_reports", "Reports of devices, by outcome.", ["outcome"])
+DEVICE_CACHE_ENTRIES = Gauge(
+    "midstream_device_cache_entries", "Devices whose key and flags are remembered.", multiprocess_mode="livesum"
+)
+DEVICE_CACHE_MISSES = Counter("midstream_device_cache_misses", "Times that a device was read from the registry.")
+
 # Api
 DIMENSION_ROWS = Counter("midstream_dimension_rows", "Dimension rows pushed, by type and outcome.", ["type", "outcome"])
 DIMENSION_IN_FLIGHT_BYTES = Gauge(
@@ -122,6 +129,20 @@ COMPLETE_UNTIL_SECONDS = Gauge(
 )
 OPEN_COLLECTORS = Gauge("midstream_open_collectors", "Collectors whose marks hold `complete_until`.")
 LAG_RECORDS = Gauge("midstream_lag_records", "Records of a topic not yet acknowledged by a group.", ["group", "topic"])
+
+# Devices
+FLEET_EVENTS_WAITING = Gauge(
+    "midstream_fleet_events_waiting",
+    "Events of the fleet that wait for those who follow it.",
+    multiprocess_mode="livesum",
+)
+STORED_REPORTS = Counter("midstream_stored_reports", "Devices' reports stored, each time they came.")
+AHEAD_REPORTS = Counter("midstream_ahead_reports", "Those of them whose own time was five minutes ahead or more.")
+REPORT_VISIBLE_SECONDS = Histogram(
+    "midstream_report_visible_seconds",
+    "Age of the oldest of some reports (by receipt) when they became visible.",
+    buckets=_SECONDS,
+)
 
 SUSPECT_RECORDS = Gauge(
     "midstream_suspect_records", "Records at which this worker failed or died, and that have not gone through since."

@@ -49,8 +49,8 @@ def metrics_page() -> str:
     lines = [
         "# Metrics\n",
         _MADE,
-        "Prometheus, at `/metrics` of the base URL (collector and api) and on 127.0.0.1:9101 (`validate`)",
-        "and 9102 (`store`).\n",
+        "Prometheus, at `/metrics` of the base URL (collector and api) and on 127.0.0.1:9101 (`validate`),",
+        "9102 (`store`) and 9103 (`devices`).\n",
         "| name | type | labels | what it says |",
         "|---|---|---|---|",
     ]

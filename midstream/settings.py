@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     local_clickhouse_port: Port = Field(8123, description="HTTP port of the local ClickHouse engine.")
     validate_metrics_port: Port = Field(9101, description="Port of the metrics of `validate`, on 127.0.0.1.")
     store_metrics_port: Port = Field(9102, description="Port of the metrics of `store`, on 127.0.0.1.")
+    devices_metrics_port: Port = Field(9103, description="Port of the metrics of `devices`, on 127.0.0.1.")
 
     # How it runs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
@@ -143,6 +144,31 @@ class Settings(BaseSettings):
     )
     jwt_public_keys: Path | None = Field(
         None, description="Folder of RS256 public keys, `<iss>.pem`. A token whose `iss` has a file there may be RS256."
+    )
+
+    # Devices
+    device_cache_entries: int = Field(
+        50_000,
+        ge=100,
+        description="Devices whose key and flags one collector or api process remembers; others are read from the "
+        "registry at each call.",
+    )
+    device_files: Path | None = Field(
+        None,
+        description="Folder of firmware and of what devices dump, which all processes of the api share. Empty: "
+        "`device-files` in the home.",
+    )
+    max_device_file_bytes: int = Field(
+        512 * MIB, ge=1 * KIB, description="Largest file for the devices of a model; larger is 413."
+    )
+    max_dump_bytes: int = Field(32 * MIB, ge=1 * KIB, description="Largest diagnostic file of a device; larger is 413.")
+    dumps_bytes: int = Field(
+        1024 * MIB, ge=1 * KIB, description="Bytes of all diagnostic files together; beyond it the oldest go."
+    )
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="Base URL that devices are told. Empty: the one that they called.",
     )
 
     # Api
@@ -237,6 +263,11 @@ class Settings(BaseSettings):
     def spool_folder(self) -> Path:
         """Folder of the spool in use."""
         return (self.spool or self.home / "spool").expanduser().absolute()
+
+    @property
+    def device_files_folder(self) -> Path:
+        """Folder of device files in use."""
+        return (self.device_files or self.home / "device-files").expanduser().absolute()
 
     @property
     def kafka_servers(self) -> str:

@@ -54,12 +54,15 @@ COLLECTORS = Topic(
     },
 )
 
-ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS)
+DEVICE = Topic("device.telemetry", {"retention.ms": _SEVEN_DAYS_MS})
+
+ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS, DEVICE)
 
 GROUP_VALIDATE = "midstream-validate"
 GROUP_STORE = "midstream-store"
 GROUP_RECEIPTS = "midstream-receipts"
 GROUP_DIMENSIONS = "midstream-dimensions"
+GROUP_DEVICES = "midstream-devices"
 
 RECEIPT_HEADER = "receipt"
 """Header of a ``telemetry.raw`` record: a :class:`midstream.receipt.Receipt` as JSON."""
