@@ -11,7 +11,7 @@ import click
 from midstream.cli._common import Refused, read_settings, say
 
 _LOCAL_DATA = ("run", "logs", "kafka", "clickhouse", "faust", "attempts", "demo-token")
-_REGISTRY = ("registry.db", "registry.db-wal", "registry.db-shm", "registry.key")
+_REGISTRY = ("registry.db", "registry.db-wal", "registry.db-shm", "registry.key", "device-files")
 
 
 @click.command()

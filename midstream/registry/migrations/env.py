@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from midstream.registry.fleet import tables  # noqa: F401  so that the metadata has them
 from midstream.registry.models import Base
 
 context.configure(
