@@ -47,6 +47,7 @@ _PORT_SETTINGS = (
     "local_clickhouse_port",
     "validate_metrics_port",
     "store_metrics_port",
+    "devices_metrics_port",
 )
 
 

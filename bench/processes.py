@@ -16,6 +16,7 @@ KINDS = {
     "collector and api": "deploy.local.web",
     "validate": "processors.validate",
     "store": "processors.store",
+    "devices": "processors.devices",
     "engine": "deploy.local.engine",
     "broker": "kafka.Kafka",
 }

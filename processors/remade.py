@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,10 +95,16 @@ class TopicGuard:
     """Watches the topics of this worker's groups."""
 
     def __init__(
-        self, settings: Settings, topics_of_groups: Mapping[str, Sequence[str]], others: Sequence[str] = ()
+        self,
+        settings: Settings,
+        topics_of_groups: Mapping[str, Sequence[str]],
+        others: Sequence[str] = (),
+        tell: Callable[[Look], None] = lambda _: None,
     ) -> None:
-        """Take the topics that each group reads, and others that the worker must notice to be made anew."""
+        """Take the topics that each group reads, and others that the worker must notice to be made anew; ``tell`` is
+        called with what is seen every second."""
         self._settings = settings
+        self._tell = tell
         self._topics_of_groups = topics_of_groups
         self._others = others
         # A worker that died, or one with a name that ended, stays a member until its session is over.
@@ -139,6 +145,7 @@ class TopicGuard:
                         if reason := find_remade(before, look):
                             raise TopicRemadeError(reason)
                         before = join_looks(before, look)
+                        self._tell(look)
                         if time.monotonic() >= next_assigned:
                             unread = count_looks(unread, await kafka.unassigned(look.ends))
                             for tp in sorted(

@@ -12,8 +12,10 @@ import importlib.abc
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from functools import partial
+from typing import Any, NoReturn, cast
 
 import faust
 import uvloop
@@ -36,6 +38,9 @@ EXIT_CONFIG = 78  # EX_CONFIG
 
 
 _FETCH_MAX_WAIT_MS = 100
+_FETCH_MIN_BYTES = 256 * 1024
+"""Of small records. The broker waits for so many, for :data:`_FETCH_MAX_WAIT_MS` at the most."""
+
 METADATA_MAX_AGE_MS = 10_000
 """New partitions are read within this time; the default is five minutes."""
 
@@ -46,6 +51,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         # Faust fixes 1,500 ms. aiokafka has one fetch under way a broker: a record of a partition that was not in the
         # last fetch (its buffer was not empty yet) waits until that fetch returns, however soon it came.
         consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
+        if cast("WorkerApp", transport.app).has_small_records:
+            consumer._fetch_min_bytes = _FETCH_MIN_BYTES
         return consumer
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
@@ -77,6 +84,48 @@ class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:  # noqa: ASYNC109 - Faust's
+        """Wait for the first of these, or the end of this service.
+
+        Faust hands each record over in this way, beside the wait for a rebalance, and makes four tasks for it. Mostly
+        there is room in the agent's buffer and nothing to wait for: so the first step is made here, and what is left of
+        it, if anything, waits as before.
+        """
+        if not cast("WorkerApp", self.app).has_small_records or len(coros) != 2 or not asyncio.iscoroutine(coros[0]):
+            return await super().wait_first(*coros, timeout=timeout)
+        hand_over, suspended = coros
+        try:
+            awaited = hand_over.send(None)
+        except StopIteration:
+            suspended.close()
+            # The agent takes its turn.
+            await asyncio.sleep(0)
+            return None
+        except BaseException:
+            suspended.close()
+            raise
+        return await super().wait_first(_go_on(hand_over, awaited), suspended, timeout=timeout)
+
+
+async def _go_on(begun: Coroutine[Any, Any, Any], awaited: Any) -> Any:
+    """Go on with a coroutine that waits for ``awaited`` after its first step."""
+    return await _rest_of(begun, awaited)
+
+
+@types.coroutine
+def _rest_of(begun: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
+    while True:
+        try:
+            value = yield awaited
+        except BaseException as error:  # noqa: BLE001 - its own to handle: a cancellation, for one
+            step = partial(begun.throw, error)
+        else:
+            step = partial(begun.send, value)
+        try:
+            awaited = step()
+        except StopIteration as end:
+            return end.value
+
 
 class _Transport(driver.Transport):
     Consumer = _Consumer
@@ -89,6 +138,10 @@ class WorkerApp(faust.App):
     """What has to be waited for before the worker joins its group; its metrics can be read meanwhile."""
 
     stage: str
+    has_small_records = False
+    """Whether what each record costs is what counts: then more of them come at once, and they are handed over without a
+    task for each. The buffer has to be larger than what is fetched; where it is full, Faust pauses the partition."""
+
     lease: Lease
     """Held from the start on: joining the group and reading what is stored may take longer than a lease lasts, and
     Faust begins an app's tasks only after both."""

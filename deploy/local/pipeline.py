@@ -26,6 +26,8 @@ from midstream.settings import Settings
 READY_TIMEOUT_S = 90.0
 """Longest wait for the base URL to be ready once Kafka and ClickHouse are."""
 
+WORKERS = ("validate", "store", "devices")
+
 _ANSWERS_PER_WORKER = 4
 _LOOK_INTERVAL_S = 0.5
 _KILL_TIMEOUT_S = 5.0
@@ -97,11 +99,11 @@ class LocalPipeline:
         stores = [
             name for name, elsewhere in (("kafka", settings.kafka), ("engine", settings.clickhouse)) if not elsewhere
         ]
-        self._say(f"Starting {', '.join([*stores, 'validate', 'store', 'web'])}; logs in {home.logs}")
+        self._say(f"Starting {', '.join([*stores, *WORKERS, 'web'])}; logs in {home.logs}")
         for name in stores:
             self._supervision.start(name)
         prepare_stores(settings, self._stop, self.look)
-        for name in ("validate", "store", "web"):
+        for name in (*WORKERS, "web"):
             self._supervision.start(name)
         write_private(home.token, demo_token(settings) + "\n")
         self._wait_until_ready(waiter)

@@ -46,6 +46,7 @@ def programs_of(settings: Settings) -> list[Program]:
         Program("web", "deploy.local.web", 50, settings.drain_timeout_ms // 1000 + 3),
         Program("validate", "processors.validate", 40, 8),
         Program("store", "processors.store", 30, 8),
+        Program("devices", "processors.devices", 35, 8),
     ]
     if not settings.clickhouse:
         programs.append(Program("engine", "deploy.local.engine", 20, 10))

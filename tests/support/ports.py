@@ -13,6 +13,7 @@ PORT_SETTINGS = (
     "local_clickhouse_port",
     "validate_metrics_port",
     "store_metrics_port",
+    "devices_metrics_port",
 )
 
 # Below the range from which systems take the ports of outgoing connections (Linux: from 32768): a port there could be

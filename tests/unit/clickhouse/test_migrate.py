@@ -19,7 +19,8 @@ def test_migrations_are_numbered_from_one_without_a_gap() -> None:
 def test_every_statement_is_idempotent_and_whole(cluster: str) -> None:
     for statement in statements(cluster):
         assert re.match(
-            r"CREATE (TABLE|VIEW) IF NOT EXISTS \w+|CREATE OR REPLACE VIEW \w+|"
+            r"CREATE (TABLE|(MATERIALIZED )?VIEW) IF NOT EXISTS \w+|CREATE OR REPLACE VIEW \w+|"
+            r"DROP TABLE IF EXISTS device_history_rows|"
             r"ALTER TABLE \w+( ON CLUSTER 'fleet')? "
             r"(ADD (COLUMN|PROJECTION) IF NOT EXISTS|DROP PROJECTION IF EXISTS|MODIFY SETTING|"
             r"MATERIALIZE PROJECTION) \w+",

@@ -55,4 +55,6 @@ def test_an_address_that_is_not_ours_is_named() -> None:
 
 def test_what_runs_elsewhere_needs_no_port_here() -> None:
     names = {use.setting for use in ports_of(settings(kafka="k:9092", clickhouse="http://c:8123/x"))}
-    assert names == {"MIDSTREAM_PORT", "MIDSTREAM_VALIDATE_METRICS_PORT", "MIDSTREAM_STORE_METRICS_PORT"}
+    assert names == {
+        f"MIDSTREAM_{name}PORT" for name in ("", "VALIDATE_METRICS_", "STORE_METRICS_", "DEVICES_METRICS_")
+    }
