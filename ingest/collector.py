@@ -17,6 +17,7 @@ from uuid_utils import uuid7
 from ingest.backlog import Backlog, Refusals
 from ingest.body import ClientGoneError, Hold, Receive, read_body
 from ingest.cors import Cors
+from ingest.devices import DeviceReports, handles
 from ingest.envelopes import EnvelopeReader
 from ingest.head import Headers, authorization, check_readable, clean, content_length, end_user, fact
 from ingest.keep import Keeper, NotKeptError, NotKnownError
@@ -49,10 +50,12 @@ class _Ids:
 
 
 class Collector:
-    """The ASGI callable of :data:`PATHS`, alone or mounted in another application. Belongs to one event loop."""
+    """The ASGI callable of :data:`PATHS` and of what devices report, alone or mounted in another application. Belongs
+    to one event loop."""
 
     def __init__(self, settings: Settings, publisher: Publisher | None = None) -> None:
-        self._keeper = Keeper(settings, publisher if publisher is not None else KafkaPublisher(settings))
+        publisher = publisher if publisher is not None else KafkaPublisher(settings)
+        self._keeper = Keeper(settings, publisher)
         self._authenticator = Authenticator(settings)
         self._reader = EnvelopeReader(settings)
         self._in_flight = BytesInFlight(settings.max_in_flight_bytes)
@@ -66,17 +69,22 @@ class Collector:
         self._max_batch_events = settings.max_batch_events
         self._body_deadlines = Deadlines(settings.body_timeout_ms / 1000)
         self._drain_timeout_s = settings.drain_timeout_ms / 1000
+        self._devices = DeviceReports(
+            settings, publisher, self._requests, self._in_flight, self._backlog, self._refusals, self._tally
+        )
         self._open = False
         self._registry_away = False
 
     async def startup(self) -> None:
         """Begin; Kafka may come later: until then batches go into the spool, if Kafka has been there before."""
         await self._keeper.start()
+        await self._devices.start()
         self._open = True
 
     async def shutdown(self) -> None:
         """Take nothing more, and bring to Kafka what can be, for at most the drain timeout."""
         self._open = False
+        await self._devices.stop()
         await self._keeper.stop(self._drain_timeout_s)
         self._reader.close()
         self._authenticator.close()
@@ -88,10 +96,13 @@ class Collector:
 
     def handles(self, path: str) -> bool:
         """Whether ``path`` is the collector's."""
-        return path in PATHS
+        return path in PATHS or handles(path)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
+        if scope["path"] not in PATHS:
+            await self._devices(scope, receive, send)
+            return
         began = time.perf_counter()
         headers: Headers = dict(scope["headers"])
         method = scope["method"]

@@ -20,7 +20,7 @@ from midstream.kafka.lone import open_lone_producer
 from midstream.kafka.producer import Life, Producer, ProducerUnavailable
 from midstream.receipt import Receipt, encode_receipt
 from midstream.settings import Settings
-from midstream.topics import COLLECTORS, RAW, RECEIPT_HEADER
+from midstream.topics import COLLECTORS, DEVICE, RAW, RECEIPT_HEADER
 
 MakeReceipt = Callable[[str, int], Receipt]
 """Makes a batch's receipt from the name of the collector and the batch's sequence number."""
@@ -36,6 +36,10 @@ class OutcomeUnknownError(Exception):
     def __init__(self, message: str, receipt: Receipt) -> None:
         super().__init__(message)
         self.receipt = receipt
+
+
+class NotAcknowledgedError(Exception):
+    """The record was handed to Kafka, and no acknowledgement came: it may become durable yet."""
 
 
 class SendAlone(Protocol):
@@ -74,6 +78,15 @@ class Publisher(Protocol):
             OutcomeUnknownError: it was, and no acknowledgement came in time, or none is to be expected soon.
         """
 
+    async def send(self, topic: str, key: bytes, value: bytes, release: Callable[[], None]) -> None:
+        """Make a record durable; records of one key keep their order. ``release``: see :meth:`publish`.
+
+        Raises:
+            NotPublishedError: it was not handed over.
+            RecordTooLarge: it never will be.
+            NotAcknowledgedError: it was, and no acknowledgement came in time, or none is to be expected soon.
+        """
+
     async def hand_over(
         self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
     ) -> asyncio.Future[object]:
@@ -104,7 +117,7 @@ class _Lane:
 
 
 class KafkaPublisher:
-    """Publishes on ``telemetry.raw``.
+    """Publishes on ``telemetry.raw``, and sends to other topics.
 
     A receipt's ``collector`` is the life of the producer and the partition, for an idempotent producer
     keeps what it wrote gapless there and nowhere else: should a batch fail after it was numbered, all that
@@ -113,7 +126,7 @@ class KafkaPublisher:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._producer = Producer(settings, [RAW.name, COLLECTORS.name])
+        self._producer = Producer(settings, [RAW.name, COLLECTORS.name, DEVICE.name])
         self._deadlines = Deadlines(settings.kafka_timeout_ms / 1000)
         self._lanes: dict[int, _Lane] = {}
         self._lanes_of = ""
@@ -163,6 +176,31 @@ class KafkaPublisher:
         failure = delivery.exception()
         if failure is not None:
             raise OutcomeUnknownError(f"the producer failed: {type(failure).__name__}", receipt)
+
+    async def send(self, topic: str, key: bytes, value: bytes, release: Callable[[], None]) -> None:
+        """See :class:`Publisher`."""
+        delivery: asyncio.Future[object] | None = None
+        try:
+            life = self._producer.life()
+            partition = self._partition(life.partitions(topic), key)
+            with life.while_ready(self._deadlines):
+                delivery = await life.hand_over(topic, partition, key or None, value, ())
+                await _done(delivery, release)
+        except ProducerUnavailable as error:
+            raise NotPublishedError(str(error)) from None
+        except TimeoutError:
+            if life.ready and (delivery is None or not delivery.done()):
+                life.stall()
+            if delivery is None:
+                raise NotPublishedError("earlier records were not acknowledged in time") from None
+        finally:
+            if delivery is None:
+                release()
+        if not delivery.done():
+            raise NotAcknowledgedError("no acknowledgement came in time")
+        failure = delivery.exception()
+        if failure is not None:
+            raise NotAcknowledgedError(f"the producer failed: {type(failure).__name__}")
 
     async def hand_over(
         self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from aiokafka.errors import MessageSizeTooLargeError
 
-from ingest.publish import MakeReceipt, NotPublishedError, OutcomeUnknownError, SendAlone
+from ingest.publish import MakeReceipt, NotAcknowledgedError, NotPublishedError, OutcomeUnknownError, SendAlone
 from midstream.kafka.marks import Mark, decode_mark
 from midstream.kafka.producer import RecordTooLarge
 from midstream.receipt import Receipt, decode_receipt, encode_receipt
-from midstream.topics import COLLECTORS, RAW
+from midstream.topics import COLLECTORS, DEVICE, RAW
 
 
 class UnknownOutcome(Exception):  # noqa: N818  a fault to be set
@@ -29,6 +29,8 @@ class MemoryPublisher:
     """Batches as apps sent them."""
     drained: list[tuple[Receipt, bytes, bytes]] = field(default_factory=list)
     """Batches that came as records of the spool."""
+    reports: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Key and value of records of ``device.telemetry``."""
     headers: list[bytes] = field(default_factory=list)
     """Of these, the receipt's own bytes."""
     marks: list[Mark] = field(default_factory=list)
@@ -57,6 +59,21 @@ class MemoryPublisher:
                 await self.gate.wait()
             if isinstance(self.fault, UnknownOutcome):
                 raise OutcomeUnknownError("no acknowledgement", receipt)
+            if self.fault is not None:
+                raise self.fault
+        finally:
+            release()
+
+    async def send(self, topic: str, key: bytes, value: bytes, release: Callable[[], None]) -> None:
+        try:
+            if isinstance(self.fault, NotPublishedError) or not self.ready:
+                raise self.fault or NotPublishedError("away")
+            assert topic == DEVICE.name
+            self.reports.append((key, value))
+            if self.gate is not None:
+                await self.gate.wait()
+            if isinstance(self.fault, UnknownOutcome):
+                raise NotAcknowledgedError("no acknowledgement")
             if self.fault is not None:
                 raise self.fault
         finally:
