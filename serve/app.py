@@ -9,7 +9,9 @@ from fastapi import FastAPI
 
 from midstream.settings import Settings
 from serve import credentials, dimensions, status, trace, validate
+from serve.devices import fetched, files, register
 from serve.errors import install_error_handlers
+from serve.fleet import devices, models, state, stream
 from serve.openapi import DESCRIPTION, install_docs
 from serve.services import Services
 from serve.wiring import open_services
@@ -47,7 +49,9 @@ def create_app(
     if services is not None:
         app.state.services = services
     install_error_handlers(app)
-    routers = (validate.router, trace.router, dimensions.router, credentials.router, status.router)
+    telemetry = (validate, trace, dimensions)
+    fleet = (register, fetched, files, devices, state, stream, models)
+    routers = [module.router for module in (*telemetry, *fleet, credentials, status)]
     for router in routers:
         app.include_router(router)
     install_docs(app, routers)

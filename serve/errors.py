@@ -12,10 +12,13 @@ from starlette.responses import Response
 
 from midstream.logs import get_logger
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
+from midstream.registry.fleet.errors import FleetError
 
 _log = get_logger(__name__)
 
 _RETRY_AFTER_S = 2
+_DEVICES = "/v1/devices"
+_FLEET = "/v1/fleet"
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
@@ -47,28 +50,48 @@ def error_reply(status: int, code: str, message: str, **details: Any) -> JSONRes
     return JSONResponse({"code": code, "message": message, **details}, status, headers)
 
 
+def _reply(request: Request, status: int, code: str, message: str, **details: Any) -> JSONResponse:
+    """Make a reply in the form of the API that was called: devices and their operators read ``error`` alone."""
+    reply = error_reply(status, code, message, **details)
+    if not _is_fleets(request.url.path):
+        return reply
+    headers = {name: value for name, value in reply.headers.items() if name in ("retry-after", "www-authenticate")}
+    if request.url.path.startswith(_DEVICES):
+        headers.pop("www-authenticate", None)  # their key has no scheme
+    return JSONResponse({"error": message}, status, headers)
+
+
+def _is_fleets(path: str) -> bool:
+    return any(path == start or path.startswith(f"{start}/") for start in (_DEVICES, _FLEET))
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Turn every exception of a request into its reply."""
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
-        return error_reply(error.status, error.code, error.message, **error.details)
+        return _reply(request, error.status, error.code, error.message, **error.details)
 
     @app.exception_handler(Unauthorized)
     async def unauthorized(request: Request, error: Unauthorized) -> Response:
         _log.info("request.unauthorized", path=request.url.path, reason=error.reason)
-        return error_reply(401, "UNAUTHORIZED", "Unauthorized")
+        return _reply(request, 401, "UNAUTHORIZED", "Unauthorized")
+
+    @app.exception_handler(FleetError)
+    async def fleet_refused(request: Request, error: FleetError) -> Response:
+        return _reply(request, error.status, type(error).__name__, str(error))
 
     @app.exception_handler(RegistryUnavailable)
     async def registry_away(request: Request, error: RegistryUnavailable) -> Response:
         _log.warning("registry.unavailable", reason=str(error))
-        return error_reply(503, "REGISTRY_UNAVAILABLE", "credentials cannot be checked now; try again")
+        return _reply(request, 503, "REGISTRY_UNAVAILABLE", "the registry cannot be used now; try again")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return error_reply(400, "INVALID_REQUEST", f"{place}: {first['msg']}")
+        status = 422 if _is_fleets(request.url.path) else 400
+        return _reply(request, status, "INVALID_REQUEST", f"{place}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -77,11 +100,11 @@ def install_error_handlers(app: FastAPI) -> None:
             404: f"there is nothing at {request.url.path[:200]}",
             405: f"{request.url.path[:200]} does not take {request.method[:20]}",
         }.get(error.status_code, str(error.detail))
-        reply = error_reply(error.status_code, code, message)
+        reply = _reply(request, error.status_code, code, message)
         reply.headers.update(error.headers or {})
         return reply
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         # Starlette raises the error again after this reply, so that the server logs it with its traceback.
-        return error_reply(500, "INTERNAL_ERROR", "the request failed through no fault of its own; see the log")
+        return _reply(request, 500, "INTERNAL_ERROR", "the request failed through no fault of its own; see the log")

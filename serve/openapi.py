@@ -17,7 +17,8 @@ Telemetry in, countable events in ClickHouse out: each exactly once, or in a pla
 
 Send batches to `/api/data/v1/telemetry`; try them before with `/v1/validate`, ask after them with `/v1/trace`; push the
 objects that events speak of to `/v1/dimensions`. Every call but the probes needs `Authorization: Bearer TOKEN`, which
-`midstream token create NAME` prints.
+`midstream token create NAME` prints. Devices call `/v1/devices` with the access key that registering gave them;
+operators follow them at `/v1/fleet`.
 """
 
 _ERROR_SCHEMA = {
@@ -25,6 +26,7 @@ _ERROR_SCHEMA = {
     "required": ["code", "message"],
     "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
 }
+_DEVICE_ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _MEANINGS = {
     400: "What no retry can mend.",
     401: "No token, or a bad one.",
@@ -34,7 +36,8 @@ _MEANINGS = {
     409: "It is taken.",
     413: "Larger than the limit.",
     415: "An encoding that cannot be read.",
-    429: "Over the credential's rate limit; see Retry-After.",
+    422: "What no retry can mend.",
+    429: "More often than allowed; see Retry-After.",
     503: "Full, or a part is away; see Retry-After.",
 }
 
@@ -48,6 +51,27 @@ def error_replies(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in statuses
     }
+
+
+def device_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route of the device API for these statuses."""
+    return {
+        status: {
+            "description": _MEANINGS[status],
+            "content": {"application/json": {"schema": _DEVICE_ERROR_SCHEMA}},
+        }
+        for status in statuses
+    }
+
+
+def json_reply(status: int, example: Any) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route for its good reply."""
+    return {status: {"content": {"application/json": {"example": example}}}}
+
+
+def json_body(example: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``requestBody`` of an object."""
+    return {"required": True, "content": {"application/json": {"schema": {"type": "object"}, "example": example}}}
 
 
 def batch_body() -> dict[str, Any]:
@@ -179,6 +203,54 @@ def _telemetry_operation() -> dict[str, Any]:
     }
 
 
+_REPORT = {"status": "online", "timestamp": "2026-01-31T12:00:00Z", "telemetries": {"temp": 21.5, "on": True}}
+_FLAGS = {
+    "success": True,
+    "config_version": 3,
+    "command": False,
+    "new_licenses": False,
+    "info_version": 1,
+    "latest_fw_version": "1.3.4",
+    "latest_fw_file_id": "c0de...",
+    "space_data_version": 0,
+}
+
+
+def _report_operations() -> dict[str, Any]:
+    """Describe the collector's endpoints of the device API."""
+    return {
+        "/v1/devices/{device_id}/telemetry": {
+            "post": {
+                "tags": ["devices"],
+                "summary": "Report the device's state",
+                "description": "A 200 means that the report is durable. A null removes a key; `override` replaces the "
+                "whole state. The reply says what there is to fetch.",
+                "operationId": "post_device_telemetry",
+                "security": [{"device": []}],
+                "parameters": [{"name": "device_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+                "requestBody": json_body(_REPORT),
+                "responses": _responses(_FLAGS, 401, 403, 408, 413, 422, 503),
+            }
+        },
+        "/v1/devices/telemetry": {
+            "post": {
+                "tags": ["devices"],
+                "summary": "Report the states of up to 100 devices",
+                "description": "One bad entry does not fail the rest.",
+                "operationId": "post_devices_telemetry",
+                "requestBody": json_body({"0b6f...": {"access_token": "(its key)", **_REPORT}}),
+                "responses": _responses({"0b6f...": _FLAGS}, 408, 413, 422, 503),
+            }
+        },
+    }
+
+
+def _responses(example: dict[str, Any], *errors: int) -> dict[str, Any]:
+    replies = {**json_reply(200, example), **device_errors(*errors)}
+    replies[200]["description"] = "Durable."
+    return {str(status): reply for status, reply in replies.items()}
+
+
 def _restore_nulls(routers: Sequence[APIRouter], document: dict[str, Any]) -> None:
     """Put the examples of replies back as they were given: FastAPI leaves out every null of them."""
     for route in (route for router in routers for route in router.routes):
@@ -208,11 +280,12 @@ def install_docs(app: FastAPI, routers: Sequence[APIRouter]) -> None:
             }
             for methods in document["paths"].values():
                 for operation in methods.values():
-                    operation["responses"].pop("422", None)  # FastAPI's own: ours is 400
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]  # FastAPI's own: ours is 400, or of another form
             _restore_nulls(routers, document)
             for name in ("HTTPValidationError", "ValidationError"):
                 document["components"].get("schemas", {}).pop(name, None)
-            document["paths"] = {**telemetry, **document["paths"]}
+            document["paths"] = {**telemetry, **_report_operations(), **document["paths"]}
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,8 +12,11 @@ from fastapi import Request
 from midstream.dimensions import Dimension, VersionClock
 from midstream.registry.auth import Principal
 from midstream.registry.credentials import Issued
+from midstream.registry.fleet.cache import FlagsCache
 from midstream.settings import Settings
 from midstream.trace.arrivals import Trace
+from serve.control import Control
+from serve.fleet.store import StoreCalls
 from serve.readiness import Readiness
 from serve.validations import Validations
 
@@ -68,6 +71,17 @@ class TracesEvents(Protocol):
         """Return the trace of each mid; raise ClickHouseError or TracerBusyError."""
 
 
+class FollowsFleet(Protocol):
+    """Tells what the fleet's devices report."""
+
+    def follow(self, longest_s: float) -> AsyncGenerator[bytes]:
+        """Yield server-sent events for so long; raise ApiError before the first if none can be had now."""
+
+
+MAX_STREAMS = 32
+"""Streams of device states that one process has open at once: each asks ClickHouse twice a second."""
+
+
 @dataclass(frozen=True)
 class Services:
     """Everything the routes call. A test puts doubles in their place."""
@@ -83,7 +97,16 @@ class Services:
     accepting: Callable[[], bool] | None
     """Whether a batch posted now would be durable; None where no collector shares the process."""
     readiness: Readiness
+    control: Control
+    """The fleet's control state."""
+    device_cache: FlagsCache
+    """Knows devices' keys."""
+    device_store: StoreCalls
+    """What is stored of devices' reports."""
+    fleet_watch: FollowsFleet
+    """Follows the whole fleet."""
     clock: VersionClock = field(default_factory=VersionClock)
+    stream_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_STREAMS))
     bulk_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BULK_LOADS))
 
 

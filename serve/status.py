@@ -20,7 +20,7 @@ from serve.services import Services, services_of
 
 router = APIRouter(tags=["probes"])
 
-_GOOD = {"collector": OK, "kafka": OK, "clickhouse": OK, "validate": OK, "store": OK}
+_GOOD = {"collector": OK, "kafka": OK, "clickhouse": OK, "validate": OK, "store": OK, "devices": OK}
 _Services = Annotated[Services, Depends(services_of)]
 
 

@@ -18,11 +18,15 @@ from midstream.kafka.groups import GroupStates
 from midstream.logs import get_logger
 from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
+from midstream.registry.fleet.cache import FlagsCache
 from midstream.settings import Settings
-from midstream.topics import GROUP_STORE, GROUP_VALIDATE
+from midstream.topics import GROUP_DEVICES, GROUP_STORE, GROUP_VALIDATE
 from midstream.trace.stored import LOOK_UP_THREADS
 from midstream.trace.tracer import Tracer
+from serve.control import Control
 from serve.finder import DimensionFinder, LazyClient
+from serve.fleet.store import ClickHouseStore, StoreCalls
+from serve.fleet.watch import FleetWatch
 from serve.readiness import CHECK_TIMEOUT_S, OK, Check, Readiness
 from serve.services import Services
 from serve.validations import Validations
@@ -30,7 +34,7 @@ from serve.validations import Validations
 _log = get_logger(__name__)
 
 _CHECK_TIMEOUT_MS = int(CHECK_TIMEOUT_S * 1000)
-_GROUPS = {"validate": GROUP_VALIDATE, "store": GROUP_STORE}
+_GROUPS = {"validate": GROUP_VALIDATE, "store": GROUP_STORE, "devices": GROUP_DEVICES}
 _MIGRATED = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'events'"
 
 
@@ -59,6 +63,15 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         stack.callback(reader.close)
         tracer = Tracer(settings, judge, reader.rows)
         stack.push_async_callback(tracer.close)
+        control = Control(settings)
+        stack.callback(control.close)
+        device_cache = FlagsCache(settings)
+        await device_cache.start()
+        stack.push_async_callback(device_cache.close)
+        device_store = StoreCalls(settings, ClickHouseStore(reader.rows))
+        stack.callback(device_store.close)
+        fleet_watch = FleetWatch(device_store)
+        stack.push_async_callback(fleet_watch.close)
         groups = GroupStates(settings, _CHECK_TIMEOUT_MS)
         stack.push_async_callback(groups.close)
         probe = LazyClient(settings, timeout_ms=_CHECK_TIMEOUT_MS)
@@ -82,6 +95,10 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
             validations=validations,
             accepting=accepting,
             readiness=Readiness(checks),
+            control=control,
+            device_cache=device_cache,
+            device_store=device_store,
+            fleet_watch=fleet_watch,
         )
 
 

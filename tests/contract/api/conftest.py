@@ -1,7 +1,7 @@
 """The api in process, with doubles for Kafka, ClickHouse and the judge; the registry is real."""
 
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,21 @@ from midstream.events.schemas import Schemas, load_schemas
 from midstream.kafka.dimension_publisher import PublishError
 from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
+from midstream.registry.fleet.cache import FlagsCache
 from midstream.registry.migrate import migrate
 from midstream.settings import Settings
 from midstream.trace.arrivals import BatchFacts, Evidence, Sighting, Stored, Trace, judge
 from midstream.trace.tracer import TracerBusyError
 from serve.app import create_app
+from serve.control import Control
+from serve.fleet.store import StoreCalls
+from serve.fleet.watch import FleetWatch
 from serve.readiness import OK, Readiness
 from serve.services import Services
 from serve.validations import Validations
+
+from .device_store import MemoryStore
+from .fleet import Caller, Device, is_good
 
 
 class FakePublisher:
@@ -111,7 +118,7 @@ class Parts:
     """What the checks of /ready find; a test changes it."""
 
     def __init__(self) -> None:
-        self.states = {"kafka": OK, "clickhouse": OK, "validate": OK, "store": OK}
+        self.states = {"kafka": OK, "clickhouse": OK, "validate": OK, "store": OK, "devices": OK}
         self.accepting = True
 
 
@@ -166,6 +173,11 @@ def tracer() -> FakeTracer:
 
 
 @pytest.fixture
+def device_store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
 def parts() -> Parts:
     return Parts()
 
@@ -178,12 +190,18 @@ async def services(
     publisher: FakePublisher,
     finder: FakeFinder,
     tracer: FakeTracer,
+    device_store: MemoryStore,
     parts: Parts,
 ) -> AsyncIterator[Services]:
     async def check() -> dict[str, str]:
         return parts.states
 
     authenticator = Authenticator(settings)
+    control = Control(settings)
+    device_cache = FlagsCache(settings)
+    await device_cache.start()
+    stored = StoreCalls(settings, device_store)
+    watch = FleetWatch(stored)
     validations = Validations(settings, Judge(schemas, settings.max_event_bytes, settings.max_event_depth))
     yield Services(
         settings=settings,
@@ -195,9 +213,52 @@ async def services(
         validations=validations,
         accepting=lambda: parts.accepting,
         readiness=Readiness({"parts": check}, remember_s=0),
+        control=control,
+        device_cache=device_cache,
+        device_store=stored,
+        fleet_watch=watch,
     )
+    await watch.close()
+    stored.close()
+    await device_cache.close()
+    control.close()
     authenticator.close()
     validations.close()
+
+
+@pytest.fixture
+def hardware_key(services: Services) -> str:
+    """Of the model hub-100, whose devices report every 10 s."""
+    return services.control.models.create("hub-100", 10).hardware_key
+
+
+@pytest.fixture
+def register(client: httpx.AsyncClient, hardware_key: str) -> Callable[..., Awaitable[Device]]:
+    """Register a device of hub-100."""
+
+    async def register_device(sn: str, **more: str) -> Device:
+        sent = {"sn": sn, "firmware_version": "1.0.0", "hardware_key": hardware_key, "mac": "m", **more}
+        reply = is_good(await client.post("/v1/devices", json=sent), 201)
+        key = reply["access_key"]
+        return Device(reply["id"], key, Caller(client, key, f"/v1/devices/{reply['id']}"))
+
+    return register_device
+
+
+@pytest.fixture
+async def device(register: Callable[..., Awaitable[Device]]) -> Device:
+    return await register("SN-1", name="Hall")
+
+
+@pytest.fixture
+async def other(register: Callable[..., Awaitable[Device]]) -> Device:
+    return await register("SN-2")
+
+
+@pytest.fixture
+def fleet(client: httpx.AsyncClient, operator: dict[str, str]) -> Caller:
+    """An operator who calls."""
+    return Caller(client, operator["authorization"], "/v1/fleet")
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What devices call, but for their reports, which the collector takes (``ingest/devices.py``)."""
