@@ -30,7 +30,7 @@ from tests.support.waiting import wait_until
 BACK_S = 60.0
 """How long everything may take to be ready again by itself."""
 
-PARTS = {"collector", "kafka", "clickhouse", "validate", "store"}
+PARTS = {"collector", "kafka", "clickhouse", "validate", "store", "devices"}
 
 # Which process shows what, by what ordinary traffic makes of it: with a sample, or declared only.
 SHOWN = {
@@ -41,6 +41,7 @@ SHOWN = {
         "SPOOL_BYTES", "SPOOL_BATCHES", "SPOOL_OLDEST_AGE_SECONDS", "SPOOLED_BATCHES",
         "SPOOL_DRAINED_BATCHES", "SPOOL_REFUSED_BATCHES", "SPOOL_DAMAGED_BYTES",
         "TRACES", "TRACE_SECONDS", "TRACES_WAITING",
+        "DEVICE_REPORTS", "DEVICE_CACHE_ENTRIES", "DEVICE_CACHE_MISSES", "FLEET_EVENTS_WAITING",
     },
     "validate": {
         "VALIDATED_BATCHES", "VALIDATED_EVENTS", "DEAD_LETTERS", "SEALED_BLOCKS", "SEALED_ROWS",
@@ -52,6 +53,7 @@ SHOWN = {
         "DIMENSION_CACHE_ENTRIES", "DIMENSION_VERSIONS_KNOWN", "DIMENSION_LOOKUPS", "UNACCOUNTED_EVENTS", "LAG_RECORDS",
         "BLOCK_LOG_ROWS", "COMPLETE_UNTIL_SECONDS", "IN_FLIGHT_EVENTS", "OPEN_COLLECTORS",
     },
+    "devices": {"STORED_REPORTS", "AHEAD_REPORTS", "REPORT_VISIBLE_SECONDS", "TAKEN_BYTES", "SUSPECT_RECORDS"},
 }  # fmt: skip
 # Of what goes wrong seldom; each process has the declaration.
 SELDOM = {

@@ -29,6 +29,7 @@ def summarise(
     arrivals: list[dict[str, Any]],
     answers: Sequence[Answer],
     accounting: list[dict[str, Any]],
+    rooms: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Return the summary, plain values only."""
@@ -62,6 +63,7 @@ def summarise(
         },
         "queries": [{"title": query.title, "sql": query.sql, "rows": rows} for query, rows in answers],
         "accounting": accounting,
+        "rooms": rooms,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     plain: dict[str, Any] = _plain(summary)
@@ -107,6 +109,13 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         console,
         "The view accounting: all that was received in the minutes of this run",
         _table(_by_channel(summary["accounting"])),
+    )
+    rooms = summary["rooms"]
+    _section(
+        console,
+        f"Besides, {rooms['devices']} simulated devices reported {rooms['reports']} times. "
+        f"The state of {rooms['device']} in device_state",
+        _table(rooms["state"]),
     )
     for problem in summary["problems"]:
         console.print(f"[bold red]does not add up:[/] {problem}")

@@ -11,6 +11,7 @@ from deploy.local.demo.day import Day
 from deploy.local.demo.outcome import RunReader, compare
 from deploy.local.demo.queries import queries_of
 from deploy.local.demo.report import summarise
+from deploy.local.demo.rooms import run_rooms
 from deploy.local.demo.sender import push_dimensions, send_day
 from deploy.local.demo.target import DemoError, Target, operator_token
 from midstream.clickhouse.client import open_client
@@ -62,8 +63,9 @@ async def run_demo(
         arrivals = await asyncio.to_thread(reader.arrivals, day.followed_mid)
         answers = [(query, await asyncio.to_thread(clickhouse.named_rows, query.sql)) for query in queries_of(day.run)]
         accounting = await asyncio.to_thread(reader.accounting, ACCOUNTING_LIMIT_S)
+        rooms = await run_rooms(target, clickhouse)
     finally:
         clickhouse.close()
     seconds = {"sending": waiting - sending, "arriving": complete - waiting, "all": time.monotonic() - began}
-    problems = compare(day, ledger, outcome)
-    return summarise(day, ledger, outcome, problems, arrivals, answers, accounting, seconds)
+    problems = [*compare(day, ledger, outcome), *rooms.pop("problems")]
+    return summarise(day, ledger, outcome, problems, arrivals, answers, accounting, rooms, seconds)
