@@ -12,9 +12,7 @@ import importlib.abc
 import logging
 import os
 import sys
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn, cast
 
 import faust
@@ -29,6 +27,7 @@ from midstream.metrics import FATAL_ERRORS
 from midstream.settings import Settings, SettingsError, get_settings
 from processors.lease import Lease
 from processors.memory import give_back_what_is_freed
+from processors.stepped import after_first_step
 from processors.stray import unless_cancelled
 
 log = get_logger(__name__)
@@ -95,36 +94,15 @@ class _Consumer(driver.Consumer):
             return await super().wait_first(*coros, timeout=timeout)
         hand_over, suspended = coros
         try:
-            awaited = hand_over.send(None)
-        except StopIteration:
-            suspended.close()
-            # The agent takes its turn.
-            await asyncio.sleep(0)
-            return None
+            rest = after_first_step(hand_over)
         except BaseException:
             suspended.close()
             raise
-        return await super().wait_first(_go_on(hand_over, awaited), suspended, timeout=timeout)
-
-
-async def _go_on(begun: Coroutine[Any, Any, Any], awaited: Any) -> Any:
-    """Go on with a coroutine that waits for ``awaited`` after its first step."""
-    return await _rest_of(begun, awaited)
-
-
-@types.coroutine
-def _rest_of(begun: Coroutine[Any, Any, Any], awaited: Any) -> Generator[Any, Any, Any]:
-    while True:
-        try:
-            value = yield awaited
-        except BaseException as error:  # noqa: BLE001 - its own to handle: a cancellation, for one
-            step = partial(begun.throw, error)
-        else:
-            step = partial(begun.send, value)
-        try:
-            awaited = step()
-        except StopIteration as end:
-            return end.value
+        if rest is not None:
+            return await super().wait_first(rest, suspended, timeout=timeout)
+        suspended.close()
+        await asyncio.sleep(0)  # the agent takes its turn
+        return None
 
 
 class _Transport(driver.Transport):

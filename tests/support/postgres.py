@@ -22,12 +22,18 @@ def why_no_postgres() -> str:
     """Return why no server can be started here, "" when one can."""
     if find_spec("psycopg") is None:
         return "PostgreSQL's driver is not installed: it is in the extra `postgres`"
-    missing = [name for name in ("initdb", "postgres") if shutil.which(name) is None]
+    missing = [name for name in ("initdb", "postgres") if _find(name) is None]
     if missing:
-        return f"PostgreSQL is not installed: no {' and no '.join(missing)} in PATH"
+        return f"PostgreSQL is not installed: no {' and no '.join(missing)} in PATH or where Debian has them"
     if os.geteuid() == 0 and not _user():
         return "PostgreSQL does not run as root, and there is no user postgres"
     return ""
+
+
+def _find(name: str) -> str | None:
+    """Return the path of a program: in PATH, or of the newest version that Debian's packages hold beside it."""
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
+    return shutil.which(name) or (str(installed[-1]) if installed else None)
 
 
 def _user() -> str | None:
@@ -46,11 +52,23 @@ def postgres() -> Iterator[str]:
         if user is not None:
             shutil.chown(folder, user)
         data = folder / "data"
-        initdb = ["initdb", "-D", str(data), "-U", "midstream", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        initdb = [
+            str(_find("initdb")),
+            "-D",
+            str(data),
+            "-U",
+            "midstream",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]
         subprocess.run(initdb, check=True, capture_output=True, user=user, cwd=folder)
         (port,) = free_ports(1)
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-        command = ["postgres", "-D", str(data), "-p", str(port)]
+        command = [str(_find("postgres")), "-D", str(data), "-p", str(port)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
         with (folder / "log").open("wb") as log:
