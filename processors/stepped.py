@@ -9,7 +9,7 @@ from typing import Any
 
 
 def after_first_step(begun: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any] | None:
-    """Run a coroutine until it waits for something for the first time; return what goes on from there, None if it ended.
+    """Run a coroutine until it waits for something; return what goes on from there, None if it ended before.
 
     Call it in the event loop. What the coroutine raises in this step is raised.
     """

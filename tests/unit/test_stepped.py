@@ -1,4 +1,4 @@
-"""The first step of a coroutine is made at once, and what is left of it goes on as if it had been a task from the start."""
+"""The first step of a coroutine is made at once; what is left goes on as if it had been a task from the start."""
 
 from __future__ import annotations
 
