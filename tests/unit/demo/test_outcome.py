@@ -19,6 +19,12 @@ from deploy.local.demo.report import show, summarise
 from deploy.local.demo.sender import Ledger
 
 NOW_MS = 1_763_700_000_000
+ROOMS = {
+    "devices": 20,
+    "reports": 101,
+    "device": "SIM-0-000000",
+    "state": [{"key": "temperature_c", "value": "41.5", "at": "2025-11-21T04:40:00"}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +159,8 @@ def summary_of(day: Day, ledger: Ledger, outcome: Outcome) -> dict[str, Any]:
         {"minute": "2025-11-21T04:40:00", "channel": "hillview", "received": 1200, "in_flight": 0},
         {"minute": "2025-11-21T04:41:00", "channel": "hillview", "received": 34, "in_flight": 0},
     ]
-    return summarise(
-        day, ledger, outcome, problems, [arrival], answers, accounting, {"sending": 1.0, "arriving": 0.5, "all": 2.0}
-    )
+    seconds = {"sending": 1.0, "arriving": 0.5, "all": 2.0}
+    return summarise(day, ledger, outcome, problems, [arrival], answers, accounting, ROOMS, seconds)
 
 
 def shown(summary: dict[str, Any]) -> str:
@@ -179,6 +184,8 @@ def test_the_summary_is_json_and_says_that_all_adds_up(day: Day, ledger: Ledger,
     assert "04:40:00.123" in text
     assert re.search(r"hillview +1,234 +0\n", text)
     assert re.search(r"\(none\) +3 +1\n", text)
+    assert "20 simulated devices reported 101 times" in text
+    assert re.search(r"temperature_c +41.5", text)
     for query in queries_of(day.run):
         assert query.title in text
         assert f"has(tags, 'demo-{day.run}')" in query.sql
@@ -194,7 +201,7 @@ def test_the_summary_says_what_does_not_add_up(day: Day, ledger: Ledger, outcome
 
 def test_an_outcome_without_anything_can_be_shown(day: Day, outcome: Outcome) -> None:
     nothing = replace(outcome, batches={}, counts=Counts(0, 0, 0, 0), stored_mids=Counter(), rejects=[], tables=[])
-    summary = summarise(
-        day, Ledger(), nothing, ["nothing is there"], [], [], [], {"sending": 0.0, "arriving": 0.0, "all": 0.0}
-    )
+    seconds = {"sending": 0.0, "arriving": 0.0, "all": 0.0}
+    nobody = {"devices": 0, "reports": 0, "device": "", "state": []}
+    summary = summarise(day, Ledger(), nothing, ["nothing is there"], [], [], [], nobody, seconds)
     assert "nothing is there" in shown(summary)
