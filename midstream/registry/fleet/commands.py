@@ -9,13 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Engine, func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.fleet.changes import note_device
 from midstream.registry.fleet.errors import FleetError, NotThereError
-from midstream.registry.fleet.tables import Command, Device
+from midstream.registry.fleet.giving import give
+from midstream.registry.fleet.tables import Command
 
 PENDING, IN_PROGRESS, DONE, FAILED = "pending", "in_progress", "done", "failed"
 UNFINISHED = (PENDING, IN_PROGRESS)
@@ -63,19 +63,8 @@ class Commands:
             message="",
             created_at=datetime.now(UTC),
         )
-        try:
-            with unavailable_as_such(), Session(self._engine, expire_on_commit=False) as session, session.begin():
-                if session.get(Device, device_id) is None:
-                    raise NotThereError("There is no such device")
-                waiting = session.scalar(
-                    select(func.count()).where(Command.device_id == device_id, Command.status.in_(UNFINISHED))
-                )
-                if (waiting or 0) >= MAX_UNFINISHED:
-                    raise FleetError(f"{MAX_UNFINISHED} commands wait for the device already")
-                session.add(row)
-                note_device(session, device_id)
-        except IntegrityError:  # the device was removed meanwhile
-            raise NotThereError("There is no such device") from None
+        waiting = select(func.count()).where(Command.device_id == device_id, Command.status.in_(UNFINISHED))
+        give(self._engine, row, waiting, MAX_UNFINISHED, "commands")
         return _info(row)
 
     def oldest(self, device_id: str) -> CommandInfo | None:

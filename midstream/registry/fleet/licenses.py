@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from sqlalchemy import Engine, func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.fleet.changes import note_device
 from midstream.registry.fleet.errors import FleetError, NotAllowedError, NotThereError
-from midstream.registry.fleet.tables import Device, License, LicenseReport
+from midstream.registry.fleet.giving import give
+from midstream.registry.fleet.tables import License, LicenseReport
 
 ACTIONS = ("add", "remove", "update")
 STATES = ("inuse", "removed", "error")
@@ -74,19 +74,8 @@ class Licenses:
             error="",
             created_at=datetime.now(UTC),
         )
-        try:
-            with unavailable_as_such(), Session(self._engine, expire_on_commit=False) as session, session.begin():
-                if session.get(Device, device_id) is None:
-                    raise NotThereError("There is no such device")
-                waiting = session.scalar(
-                    select(func.count()).where(License.device_id == device_id, License.state.is_(None))
-                )
-                if (waiting or 0) >= MAX_WAITING:
-                    raise FleetError(f"{MAX_WAITING} licences wait for the device already")
-                session.add(row)
-                note_device(session, device_id)
-        except IntegrityError:  # the device was removed meanwhile
-            raise NotThereError("There is no such device") from None
+        waiting = select(func.count()).where(License.device_id == device_id, License.state.is_(None))
+        give(self._engine, row, waiting, MAX_WAITING, "licences")
         return _info(row)
 
     def waiting(self, device_id: str) -> Sequence[LicenseInfo]:
