@@ -1,15 +1,18 @@
 """The api in process, with doubles for Kafka, ClickHouse and the judge; the registry is real."""
 
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from midstream.clickhouse.client import ClickHouseError
+from midstream.devices.report import read_report
 from midstream.dimensions import Dimension
 from midstream.events.judge import Judge
 from midstream.events.schemas import Schemas, load_schemas
@@ -266,3 +269,14 @@ async def client(settings: Settings, services: Services) -> AsyncIterator[httpx.
     transport = httpx.ASGITransport(create_app(settings, services=services), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://midstream") as opened:
         yield opened
+
+
+@pytest.fixture
+def say(device_store: MemoryStore) -> Callable[..., None]:
+    """Store a report of a device, received so long ago."""
+
+    def store(device: Device, status: str = "online", *, ago_us: int = 0, **sent: Any) -> None:
+        received_us = time.time_ns() // 1_000 - ago_us
+        device_store.reports.append(read_report(device.id, {"status": status, **sent}, received_us, str(uuid4())))
+
+    return store
