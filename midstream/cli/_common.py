@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from midstream.registry.credentials import Credentials
     from midstream.settings import Settings
 
@@ -31,22 +33,43 @@ def read_settings() -> Settings:
 
 
 @contextmanager
-def open_credentials() -> Iterator[Credentials]:
-    """Open the registry's credentials, created or upgraded first; what the registry refuses ends the command."""
-    from midstream.registry.credentials import Credentials
+def _upgraded_registry() -> Iterator[Settings]:
+    """Create or upgrade the registry first; what it refuses ends the command."""
     from midstream.registry.errors import RegistryError
     from midstream.registry.migrate import migrate
 
     settings = read_settings()
     try:
         migrate(settings)
+        yield settings
+    except RegistryError as error:
+        raise Refused(str(error)) from None
+
+
+@contextmanager
+def open_credentials() -> Iterator[Credentials]:
+    """Open the registry's credentials, created or upgraded first; what the registry refuses ends the command."""
+    from midstream.registry.credentials import Credentials
+
+    with _upgraded_registry() as settings:
         credentials = Credentials(settings)
         try:
             yield credentials
         finally:
             credentials.close()
-    except RegistryError as error:
-        raise Refused(str(error)) from None
+
+
+@contextmanager
+def open_registry() -> Iterator[Engine]:
+    """Open the registry, created or upgraded first; what it refuses ends the command."""
+    from midstream.registry.engine import open_engine
+
+    with _upgraded_registry() as settings:
+        engine = open_engine(settings)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
 
 def say(message: str) -> None:

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import click
 
 from midstream.cli._common import open_credentials, print_json, print_table, say
-
-_SPAN = re.compile(r"(\d{1,6})([mhd])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-
-
-class _Moment(click.ParamType):
-    """A moment: ISO 8601 (UTC unless it names a zone), or a span from now such as 90d, 12h, 30m."""
-
-    name = "moment"
-
-    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parse it."""
-        if isinstance(value, datetime):
-            return value
-        span = _SPAN.fullmatch(value)
-        try:
-            if span is not None:
-                return datetime.now(UTC) + timedelta(**{_UNITS[span[2]]: int(span[1])})
-            moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither ISO 8601 nor a span such as 90d, 12h or 30m", param, ctx)
+from midstream.cli._moment import Moment
 
 
 @click.group()
@@ -43,7 +21,7 @@ def credential() -> None:
 @click.option("--key", help="The token's `iss`. Default: NAME.")
 @click.option("--role", type=click.Choice(["app", "operator"]), default="app", show_default=True)
 @click.option("--channel", "channels", multiple=True, help="Tie it to a channel; may be given again. Default: any.")
-@click.option("--expires", type=_Moment(), help="When it ends: ISO 8601 (UTC), or a span such as 90d, 12h, 30m.")
+@click.option("--expires", type=Moment(), help="When it ends: ISO 8601 (UTC), or a span such as 90d, 12h, 30m.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object: key, secret, token.")
 def create(
     name: str,

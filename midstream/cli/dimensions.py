@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from midstream.cli._common import Refused, print_json, read_settings, say
+from midstream.cli._common import read_settings
+from midstream.cli._loading import Outcome, shown_progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from midstream.dimension_files import Refusal
     from midstream.settings import Settings
 
-_MAX_ERRORS_SHOWN = 100
 _TYPES = ("user", "organisation", "location", "batch", "user_course", "content", "device")
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What became of a file's rows. ``errors`` holds the first refusals only."""
-
-    accepted: int = 0
-    refused: int = 0
-    errors: list[Refusal] = field(default_factory=list)
-
-    def refuse(self, refusal: Refusal) -> None:
-        self.refused += 1
-        if len(self.errors) < _MAX_ERRORS_SHOWN:
-            self.errors.append(refusal)
 
 
 @click.group()
@@ -54,11 +35,11 @@ def load(type_: str, file: BinaryIO, as_json: bool) -> None:
     Either may be gzipped. A row that cannot be taken is named and passed over, and the exit code is then 1. The
     same file may be loaded again.
     """
-    from midstream.dimension_files import FileError
     from midstream.kafka.dimension_publisher import PublishError
+    from midstream.row_files import FileError
 
     settings = read_settings()
-    outcome = _Outcome()
+    outcome = Outcome()
     failure = ""
     try:
         asyncio.run(_load(settings, type_, file, outcome))
@@ -66,30 +47,20 @@ def load(type_: str, file: BinaryIO, as_json: bool) -> None:
         failure = f"{error}: {outcome.accepted} rows are loaded; load the file again"
     except FileError as error:
         failure = f"{error}: {outcome.accepted} rows are loaded"
-    for refusal in outcome.errors:
-        say(f"line {refusal.line}: {refusal.code}: {refusal.message}")
-    if outcome.refused > len(outcome.errors):
-        say(f"and {outcome.refused - len(outcome.errors)} more")
-    if as_json:
-        print_json(asdict(outcome))
-    if failure:
-        raise Refused(failure)
-    say(f"{outcome.accepted} loaded, {outcome.refused} refused")
-    if outcome.refused:
-        sys.exit(1)
+    outcome.end(failure, "loaded", as_json)
 
 
-async def _load(settings: Settings, type_: str, file: BinaryIO, outcome: _Outcome) -> None:
-    from midstream.dimension_files import FileError, Refusal, read_items
+async def _load(settings: Settings, type_: str, file: BinaryIO, outcome: Outcome) -> None:
+    from midstream.dimension_files import read_items
     from midstream.dimensions import Dimension, DimensionType, VersionClock
     from midstream.kafka.dimension_publisher import DimensionPublisher
+    from midstream.row_files import FileError, Refusal
 
     publisher = DimensionPublisher(settings)
     bulk = publisher.bulk()
     try:
         try:
-            with _progress() as progress:
-                task = progress.add_task("loading", total=_size(file))
+            with shown_progress(file) as progress:
                 for items, position in read_items(
                     DimensionType(type_), file, VersionClock(), settings.max_dimension_bytes
                 ):
@@ -100,7 +71,7 @@ async def _load(settings: Settings, type_: str, file: BinaryIO, outcome: _Outcom
                         else:
                             rows.append(item)
                     await bulk.add(rows)
-                    progress.update(task, completed=position)
+                    progress(position)
                     await asyncio.sleep(0)  # lets the producer's own task run while the file is read
         except FileError:
             await bulk.finish()  # what was read before is loaded
@@ -109,27 +80,3 @@ async def _load(settings: Settings, type_: str, file: BinaryIO, outcome: _Outcom
     finally:
         await publisher.close()
         outcome.accepted = bulk.acknowledged
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
-
-
-def _size(file: BinaryIO) -> int | None:
-    """Return the file's size in bytes; None for a pipe."""
-    if not file.seekable():
-        return None
-    size = file.seek(0, 2)
-    file.seek(0)
-    return size

@@ -8,11 +8,8 @@ credential, never from a claim.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,15 +18,17 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Engine, Row, bindparam, select
 
 from midstream.logs import get_logger
 from midstream.metrics import CREDENTIAL_CACHE_ENTRIES
 from midstream.registry.credentials import KEY_PATTERN
-from midstream.registry.engine import open_reader, unavailable_as_such
+from midstream.registry.engine import unavailable_as_such
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
 from midstream.registry.keyfile import Cipher
 from midstream.registry.models import Credential
+from midstream.registry.reads import Reads
+from midstream.registry.remembered import Remembered
 from midstream.settings import Settings
 
 _log = get_logger(__name__)
@@ -37,9 +36,6 @@ _log = get_logger(__name__)
 _REMEMBER_S = 1.0  # a change of a credential must be seen within this time
 _MAX_REMEMBERED = 10_000
 _MAX_TOKEN_CHARS = 8 * 1024
-_LOOKUP_TIMEOUT_S = 2.0
-_MAX_LOOKUPS_WAITING = 256
-_LOOKUP_THREADS = 4
 
 _CLAIMS_TO_VERIFY = {
     "verify_signature": True,
@@ -86,21 +82,12 @@ class Authenticator:
     def __init__(self, settings: Settings) -> None:
         self._cipher = Cipher(settings)
         self._public_keys = settings.jwt_public_keys
-        # SQLite answers in under 0.1 ms, so it is read in the event loop, never waiting for a lock there.
-        self._engine = open_reader(settings, wait_ms=int(_LOOKUP_TIMEOUT_S * 1000))
-        self._local = self._engine.dialect.name == "sqlite"
-        self._instant = open_reader(settings, wait_ms=0) if self._local else None
-        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="registry")
-        self._waiting = 0
-        self._remembered: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._reads = Reads(settings, "registry")
+        self._remembered: Remembered[bytes, Principal] = Remembered(_MAX_REMEMBERED, CREDENTIAL_CACHE_ENTRIES)
 
     def close(self) -> None:
         """Close the connections; look-ups under way are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._engine.dispose()
-        if self._instant is not None:
-            self._instant.dispose()
-        CREDENTIAL_CACHE_ENTRIES.dec(len(self._remembered))  # others of this process count there too
+        self._reads.close()
         self._remembered.clear()
 
     async def authenticate(self, authorization: str | None) -> Principal:
@@ -116,55 +103,17 @@ class Authenticator:
         now = time.monotonic()
         held = self._remembered.get(digest)
         if held is not None:
-            if held[0] > now:
-                return held[1]
-            self._forget(digest)
+            return held
         token = _token_of(authorization)
         key, algorithm = _unverified(token)
-        row = await self._look_up(key)
-        principal, seconds_left = self._verify(token, algorithm, row)
-        self._remember(digest, principal, now + min(_REMEMBER_S, seconds_left))
-        return principal
-
-    def _remember(self, digest: bytes, principal: Principal, until: float) -> None:
-        self._forget(digest)  # another request with this token may have been quicker
-        self._remembered[digest] = (until, principal)
-        CREDENTIAL_CACHE_ENTRIES.inc()
-        if len(self._remembered) > _MAX_REMEMBERED:
-            self._forget(next(iter(self._remembered)))
-
-    def _forget(self, digest: bytes) -> None:
-        if self._remembered.pop(digest, None) is not None:
-            CREDENTIAL_CACHE_ENTRIES.dec()
-
-    async def _look_up(self, key: str) -> Row[Any]:
-        row: Row[Any] | None
-        if self._instant is not None:
-            try:
-                row = _read(self._instant, key)
-            except RegistryUnavailable:  # locked just now: wait for it in a thread
-                row = await self._look_up_in_thread(key)
-        else:
-            row = await self._look_up_in_thread(key)
+        row = await self._reads.read(lambda engine: _read(engine, key))
         if row is None:
             raise Unauthorized("no credential has this iss")
-        return row
+        principal, seconds_left = self._verify(token, algorithm, row)
+        self._remembered.put(digest, principal, now + min(_REMEMBER_S, seconds_left))
+        return principal
 
-    async def _look_up_in_thread(self, key: str) -> Row[Any] | None:
-        if self._waiting >= _MAX_LOOKUPS_WAITING:
-            raise RegistryUnavailable("the registry cannot be read: too many look-ups wait for it")
-        self._waiting += 1
-        try:
-            return await asyncio.wait_for(
-                asyncio.get_running_loop().run_in_executor(self._threads, _read, self._engine, key),
-                _LOOKUP_TIMEOUT_S,
-            )
-        except TimeoutError:
-            raise RegistryUnavailable("the registry cannot be read: no answer in time") from None
-        finally:
-            self._waiting -= 1
-
-    def _verify(self, token: str, algorithm: str, row: Row[Any]) -> tuple[Principal, float]:
+    def _verify(self, token: str, algorithm: str, row: Row[*tuple[Any, ...]]) -> tuple[Principal, float]:
         """Return the principal, and the seconds left until the token or its credential expires."""
         now = datetime.now(UTC)
         if row.revoked_at is not None:
@@ -216,10 +165,9 @@ def _unverified(token: str) -> tuple[str, str]:
     return key, algorithm
 
 
-def _read(engine: Any, key: str) -> Row[Any] | None:
+def _read(engine: Engine, key: str) -> Row[*tuple[Any, ...]] | None:
     with unavailable_as_such(), engine.connect() as connection:
-        row: Row[Any] | None = connection.execute(_STATEMENT, {"key": key}).one_or_none()
-        return row
+        return connection.execute(_STATEMENT, {"key": key}).one_or_none()
 
 
 def _public_key(folder: Path | None, key: str) -> RSAPublicKey | None:

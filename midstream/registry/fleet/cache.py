@@ -12,23 +12,22 @@ import hmac
 import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Engine
 
 from midstream.logs import get_logger
 from midstream.metrics import DEVICE_CACHE_ENTRIES, DEVICE_CACHE_MISSES
-from midstream.registry.engine import open_engine, open_reader, unavailable_as_such
+from midstream.registry.engine import open_engine, unavailable_as_such
 from midstream.registry.errors import RegistryUnavailable
 from midstream.registry.fleet.changes import Changed, forget_changes, read_changes
 from midstream.registry.fleet.devices import Devices
 from midstream.registry.fleet.errors import NotAllowedError, UnknownKeyError
 from midstream.registry.fleet.flags import Flags, owner_of_key, read_flags
 from midstream.registry.fleet.keys import MAX_KEY_CHARS, hash_key
+from midstream.registry.reads import TIMEOUT_S, Reads, call_within
 from midstream.settings import Settings
 
 _log = get_logger(__name__)
@@ -43,13 +42,8 @@ _MAX_CHANGES = 10_000
 
 _FLUSH_S = 1.0
 _FORGET_S = 60.0
-_TIMEOUT_S = 2.0
-_THREADS = 4
-_MAX_WAITING = 256
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-_T = TypeVar("_T")
 
 
 class Known(NamedTuple):
@@ -65,14 +59,10 @@ class FlagsCache:
 
     def __init__(self, settings: Settings) -> None:
         self._max_entries = settings.device_cache_entries
-        # SQLite answers in under 0.3 ms, so it is read in the event loop, never waiting for a lock there.
-        self._reader = open_reader(settings, wait_ms=int(_TIMEOUT_S * 1000))
-        self._instant = open_reader(settings, wait_ms=0) if self._reader.dialect.name == "sqlite" else None
-        self._writer = open_engine(settings, wait_ms=int(_TIMEOUT_S * 1000))
+        self._reads = Reads(settings, "flags")
+        self._writer = open_engine(settings, wait_ms=int(TIMEOUT_S * 1000))
         self._devices = Devices(self._writer)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="flags")
         self._upkeep = ThreadPoolExecutor(2, thread_name_prefix="flags-upkeep")
-        self._waiting = 0
         self._entries: OrderedDict[str, Known] = OrderedDict()
         self._changes = _Window()
         self._looked_at = float("-inf")
@@ -96,11 +86,10 @@ class FlagsCache:
         if self._tasks:
             await asyncio.wait(self._tasks)
             await self._flush()
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._upkeep.shutdown(wait=False, cancel_futures=True)
         self._forget_all()
-        for engine in (self._reader, self._writer, *([self._instant] if self._instant else [])):
-            engine.dispose()
+        self._reads.close()
+        self._writer.dispose()
 
     async def authenticate(self, device_id: str, key: str) -> Known:
         """Return the device that calls; it was seen now.
@@ -120,7 +109,7 @@ class FlagsCache:
                     raise NotAllowedError("The device was revoked")
                 self._seen[device_id] = datetime.now(UTC)  # at most one entry for each registered device
                 return known
-            owner = await self._read(lambda engine: owner_of_key(engine, digest))
+            owner = await self._reads.read(lambda engine: owner_of_key(engine, digest))
             if owner is None:
                 raise UnknownKeyError("Unknown access key")
             if owner != device_id:
@@ -142,7 +131,7 @@ class FlagsCache:
             return None
         DEVICE_CACHE_MISSES.inc()
         forgotten = self._forgotten
-        flags = await self._read(lambda engine: read_flags(engine, device_id))
+        flags = await self._reads.read(lambda engine: read_flags(engine, device_id))
         if flags is None:
             return None
         known = Known(flags, _reply(flags))
@@ -159,20 +148,6 @@ class FlagsCache:
             self._entries.popitem(last=False)
             DEVICE_CACHE_ENTRIES.dec()
 
-    async def _read(self, read: Callable[[Engine], _T]) -> _T:
-        if self._instant is not None:
-            try:
-                return read(self._instant)
-            except RegistryUnavailable:  # locked just now: wait for it in a thread
-                pass
-        if self._waiting >= _MAX_WAITING:
-            raise RegistryUnavailable("the registry cannot be read: too many look-ups wait for it")
-        self._waiting += 1
-        try:
-            return await _within(self._threads, lambda: read(self._reader))
-        finally:
-            self._waiting -= 1
-
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(_POLL_S)
@@ -184,11 +159,11 @@ class FlagsCache:
         after = self._changes.floor
 
         def read() -> list[Changed]:
-            with unavailable_as_such(), self._reader.connect() as connection:
+            with unavailable_as_such(), self._reads.engine.connect() as connection:
                 return read_changes(connection, after, _MAX_CHANGES)
 
         try:
-            found = await _within(self._upkeep, read)
+            found = await call_within(self._upkeep, read)
         except RegistryUnavailable as error:
             self._complain(error)
             return
@@ -225,7 +200,7 @@ class FlagsCache:
             if time.monotonic() - forgot_at > _FORGET_S:
                 forgot_at = time.monotonic()
                 try:
-                    await _within(self._upkeep, lambda: forget_changes(self._writer))
+                    await call_within(self._upkeep, lambda: forget_changes(self._writer))
                 except RegistryUnavailable as error:
                     self._complain(error)
 
@@ -233,7 +208,7 @@ class FlagsCache:
         """Keep when devices were last seen; what cannot be kept now is kept later."""
         seen, self._seen = self._seen, {}
         try:
-            await _within(self._upkeep, lambda: self._devices.touch(seen))
+            await call_within(self._upkeep, lambda: self._devices.touch(seen))
         except RegistryUnavailable as error:
             self._seen = {**seen, **self._seen}
             self._complain(error)
@@ -263,20 +238,6 @@ class _Window:
             self.floor = self._highest.popleft()[1]
             self._fresh = {number for number in self._fresh if number > self.floor}
         return new
-
-
-async def _within(threads: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
-    """Run a call in a thread.
-
-    Raises:
-        RegistryUnavailable: it did not end in time, or says so itself.
-    """
-    try:
-        # wait_for() of Python 3.11 loses a cancellation that comes together with the result (python/cpython#86296).
-        async with asyncio.timeout(_TIMEOUT_S):
-            return await asyncio.get_running_loop().run_in_executor(threads, call)
-    except TimeoutError:
-        raise RegistryUnavailable("the registry cannot be used: no answer in time") from None
 
 
 def _reply(flags: Flags) -> bytes:

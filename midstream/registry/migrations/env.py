@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from midstream.registry.fleet import tables  # noqa: F401  so that the metadata has them
+from midstream.registry.academies import tables as academies  # noqa: F401  so that the metadata has them
+from midstream.registry.fleet import tables as fleet  # noqa: F401
 from midstream.registry.models import Base
 
 context.configure(

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from prometheus_client import REGISTRY
 
-from midstream.registry import auth
+from midstream.registry import auth, reads
 from midstream.registry.auth import Authenticator, Principal
 from midstream.registry.credentials import Credentials
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
@@ -172,9 +172,10 @@ async def test_change_is_seen_within_a_second(
 
 
 async def test_remembered_tokens_are_bounded_and_counted(
-    credentials: Credentials, authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "_MAX_REMEMBERED", 3)
+    authenticator = Authenticator(settings)
     before = remembered()
     secret = credentials.create("app").secret
     for number in range(10):
@@ -203,7 +204,7 @@ async def test_registry_that_is_gone_is_unavailable_not_unauthorized(
 async def test_lock_does_not_hold_up_the_event_loop(
     settings: Settings, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_LOOKUP_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(reads, "TIMEOUT_S", 1.5)
     token = credentials.create("app").token
     credentials.close()
     holder = sqlite3.connect(settings.home / "registry.db", isolation_level=None)

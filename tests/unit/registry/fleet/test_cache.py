@@ -157,7 +157,7 @@ async def test_what_was_read_before_a_change_was_seen_is_not_remembered(
         return found
 
     monkeypatch.setattr(cache_module, "read_flags", slowly)
-    monkeypatch.setattr(cache, "_instant", None)
+    monkeypatch.setattr(cache._reads, "_instant", None)
     assert (await flags_of(cache, device)).config_version == 0
     monkeypatch.setattr(cache_module, "read_flags", read)
     assert (await flags_of(cache, device)).config_version == 1
