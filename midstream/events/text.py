@@ -42,7 +42,7 @@ def parse_event(raw: bytes, max_depth: int) -> Any:
     Raises:
         TextError: with the reason.
     """
-    _check_utf8(raw)
+    check_utf8(raw)
     depth = nesting_depth(raw)
     if depth > max_depth:
         raise TextError(Reason.TOO_DEEP, f"objects and arrays are nested {depth} deep, the limit is {max_depth}")
@@ -76,7 +76,12 @@ def escape_pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _check_utf8(raw: bytes) -> None:
+def check_utf8(raw: bytes) -> None:
+    """Check that a text is UTF-8 and that none of its escapes is half a surrogate pair.
+
+    Raises:
+        TextError: INVALID_UTF8, with the offset.
+    """
     try:
         raw.decode()
     except UnicodeDecodeError as error:

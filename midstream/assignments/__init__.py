@@ -1,0 +1,1 @@
+"""Assignment telemetry: what learners did with an exercise, one record per academy, asset and user."""
