@@ -71,10 +71,38 @@ DIMENSION_ROWS = Counter("midstream_dimension_rows", "Dimension rows pushed, by 
 DIMENSION_IN_FLIGHT_BYTES = Gauge(
     "midstream_dimension_in_flight_bytes", "Bytes of dimension rows on their way to Kafka.", multiprocess_mode="livesum"
 )
+ACADEMY_CACHE_ENTRIES = Gauge(
+    "midstream_academy_cache_entries",
+    "What is remembered for assignment telemetry: of tokens, standings in academies, users and records.",
+    ["kind"],
+    multiprocess_mode="livesum",
+)
 VALIDATIONS = Counter("midstream_validations", "Bodies judged for `POST /v1/validate`.")
 TRACES = Counter("midstream_traces", "Mids traced, by verdict.", ["verdict"])
 TRACE_SECONDS = Histogram("midstream_trace_seconds", "Time of one trace, of one mid or many.", buckets=_SECONDS)
 TRACES_WAITING = Gauge("midstream_traces_waiting", "Traces under way, or waiting to be.", multiprocess_mode="livesum")
+
+# Assignments, in the api
+ASSIGNMENT_WRITES = Counter("midstream_assignment_writes", "Writes of learners' records, by outcome.", ["outcome"])
+ASSIGNMENT_SECONDS = Histogram(
+    "midstream_assignment_write_seconds",
+    "Time of a write of a learner's record, from its body to its reply.",
+    buckets=_SECONDS,
+)
+ASSIGNMENTS_WAITING = Gauge(
+    "midstream_assignments_waiting",
+    "Writes and reads of learners' records that wait to go to ClickHouse.",
+    ["kind"],
+    multiprocess_mode="livesum",
+)
+ASSIGNMENTS_UNPUBLISHED = Gauge(
+    "midstream_assignments_unpublished",
+    "Stored writes of learners' records that wait in memory to be published.",
+    multiprocess_mode="livesum",
+)
+ASSIGNMENTS_PUBLISHED = Counter(
+    "midstream_assignments_published", "Stored writes of learners' records published, each time they were."
+)
 
 # Validate
 VALIDATED_BATCHES = Counter("midstream_validated_batches", "Batches split and judged.")

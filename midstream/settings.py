@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     )
     registry: str = Field(
         "",
-        description="SQLAlchemy URL of the registry (credentials, later devices and academies). Empty: a SQLite "
+        description="SQLAlchemy URL of the registry (credentials, devices, academies). Empty: a SQLite "
         "file in the home.",
     )
     local_kafka_port: Port = Field(9092, description="Port of the local Kafka.")
@@ -172,6 +172,12 @@ class Settings(BaseSettings):
     )
 
     # Api
+    max_assignment_bytes: int = Field(
+        1280 * KIB,
+        ge=1 * KIB,
+        le=4 * MIB,
+        description="Largest body of a learner's record, once inflated; larger is 413. It holds a telemetry of 1 MiB.",
+    )
     max_dimension_bytes: int = Field(
         1 * MIB, ge=1 * KIB, le=4 * MIB, description="Largest JSON text of one object's attributes; larger is 413."
     )

@@ -55,8 +55,9 @@ COLLECTORS = Topic(
 )
 
 DEVICE = Topic("device.telemetry", {"retention.ms": _SEVEN_DAYS_MS})
+ASSIGNMENT = Topic("assignment.telemetry", {"retention.ms": _SEVEN_DAYS_MS})
 
-ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS, DEVICE)
+ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS, DEVICE, ASSIGNMENT)
 
 GROUP_VALIDATE = "midstream-validate"
 GROUP_STORE = "midstream-store"

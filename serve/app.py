@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from midstream.settings import Settings
 from serve import credentials, dimensions, status, trace, validate
+from serve.assignments import records, reports
 from serve.devices import fetched, files, register
 from serve.errors import install_error_handlers
 from serve.fleet import devices, models, state, stream
@@ -51,7 +52,8 @@ def create_app(
     install_error_handlers(app)
     telemetry = (validate, trace, dimensions)
     fleet = (register, fetched, files, devices, state, stream, models)
-    routers = [module.router for module in (*telemetry, *fleet, credentials, status)]
+    assignments = (records, reports)
+    routers = [module.router for module in (*telemetry, *fleet, *assignments, credentials, status)]
     for router in routers:
         app.include_router(router)
     install_docs(app, routers)

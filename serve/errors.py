@@ -13,12 +13,14 @@ from starlette.responses import Response
 from midstream.logs import get_logger
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
 from midstream.registry.fleet.errors import FleetError
+from serve.assignments.refused import RefusedError
 
 _log = get_logger(__name__)
 
 _RETRY_AFTER_S = 2
 _DEVICES = "/v1/devices"
 _FLEET = "/v1/fleet"
+_ASSIGNMENTS = "/v1/assignment"
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
@@ -51,18 +53,22 @@ def error_reply(status: int, code: str, message: str, **details: Any) -> JSONRes
 
 
 def _reply(request: Request, status: int, code: str, message: str, **details: Any) -> JSONResponse:
-    """Make a reply in the form of the API that was called: devices and their operators read ``error`` alone."""
+    """Make a reply in the form of the API that was called: devices and their operators read ``error`` alone, learning
+    platforms ``detail`` and ``status_code``."""
     reply = error_reply(status, code, message, **details)
-    if not _is_fleets(request.url.path):
-        return reply
+    path = request.url.path
     headers = {name: value for name, value in reply.headers.items() if name in ("retry-after", "www-authenticate")}
-    if request.url.path.startswith(_DEVICES):
-        headers.pop("www-authenticate", None)  # their key has no scheme
-    return JSONResponse({"error": message}, status, headers)
+    if _is_under(path, _DEVICES, _FLEET):
+        if path.startswith(_DEVICES):
+            headers.pop("www-authenticate", None)  # their key has no scheme
+        return JSONResponse({"error": message}, status, headers)
+    if _is_under(path, _ASSIGNMENTS):
+        return JSONResponse({"detail": message, "status_code": status}, status, headers)
+    return reply
 
 
-def _is_fleets(path: str) -> bool:
-    return any(path == start or path.startswith(f"{start}/") for start in (_DEVICES, _FLEET))
+def _is_under(path: str, *starts: str) -> bool:
+    return any(path == start or path.startswith(f"{start}/") for start in starts)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -71,6 +77,10 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
         return _reply(request, error.status, error.code, error.message, **error.details)
+
+    @app.exception_handler(RefusedError)
+    async def refused_as_said(_: Request, error: RefusedError) -> Response:
+        return JSONResponse(error.body, error.status, error.headers)
 
     @app.exception_handler(Unauthorized)
     async def unauthorized(request: Request, error: Unauthorized) -> Response:
@@ -90,7 +100,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        status = 422 if _is_fleets(request.url.path) else 400
+        status = 422 if _is_under(request.url.path, _DEVICES, _FLEET) else 400
         return _reply(request, status, "INVALID_REQUEST", f"{place}: {first['msg']}")
 
     @app.exception_handler(HTTPException)

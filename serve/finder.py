@@ -40,13 +40,18 @@ class LazyClient:
         Raises:
             ClickHouseError: it was not answered.
         """
+        return self.connected().rows(sql, parameters)
+
+    def connected(self) -> ClickHouse:
+        """Return the client.
+
+        Raises:
+            ClickHouseError: ClickHouse does not answer.
+        """
         with self._lock:
-            client = self._client
-            if client is None:
-                client = self._client = open_client(
-                    self._settings, timeout_ms=self._timeout_ms, max_threads=self._max_threads
-                )
-        return client.rows(sql, parameters)
+            if self._client is None:
+                self._client = open_client(self._settings, timeout_ms=self._timeout_ms, max_threads=self._max_threads)
+            return self._client
 
     def close(self) -> None:
         """Close the connections."""

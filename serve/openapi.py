@@ -18,7 +18,7 @@ Telemetry in, countable events in ClickHouse out: each exactly once, or in a pla
 Send batches to `/api/data/v1/telemetry`; try them before with `/v1/validate`, ask after them with `/v1/trace`; push the
 objects that events speak of to `/v1/dimensions`. Every call but the probes needs `Authorization: Bearer TOKEN`, which
 `midstream token create NAME` prints. Devices call `/v1/devices` with the access key that registering gave them;
-operators follow them at `/v1/fleet`.
+operators follow them at `/v1/fleet`. Learning platforms keep learners' records at `/v1/assignment`, with users' tokens.
 """
 
 _ERROR_SCHEMA = {
@@ -27,7 +27,7 @@ _ERROR_SCHEMA = {
     "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
 }
 _DEVICE_ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-_MEANINGS = {
+MEANINGS = {
     400: "What no retry can mend.",
     401: "No token, or a bad one.",
     403: "The token's credential may not do this.",
@@ -46,7 +46,7 @@ def error_replies(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the ``responses`` of a route for these statuses."""
     return {
         status: {
-            "description": _MEANINGS[status],
+            "description": MEANINGS[status],
             "content": {"application/json": {"schema": _ERROR_SCHEMA}},
         }
         for status in statuses
@@ -57,7 +57,7 @@ def device_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the ``responses`` of a route of the device API for these statuses."""
     return {
         status: {
-            "description": _MEANINGS[status],
+            "description": MEANINGS[status],
             "content": {"application/json": {"schema": _DEVICE_ERROR_SCHEMA}},
         }
         for status in statuses
@@ -198,7 +198,7 @@ def _telemetry_operation() -> dict[str, Any]:
         "requestBody": batch_body(),
         "responses": {
             "200": accepted,
-            **{str(status): reply(_MEANINGS[status]) for status in (400, 401, 403, 408, 413, 415, 429, 503)},
+            **{str(status): reply(MEANINGS[status]) for status in (400, 401, 403, 408, 413, 415, 429, 503)},
         },
     }
 

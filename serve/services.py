@@ -10,11 +10,13 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from midstream.dimensions import Dimension, VersionClock
+from midstream.registry.academies.access import Access
 from midstream.registry.auth import Principal
 from midstream.registry.credentials import Issued
 from midstream.registry.fleet.cache import FlagsCache
 from midstream.settings import Settings
 from midstream.trace.arrivals import Trace
+from serve.assignments.store import AssignmentStore
 from serve.control import Control
 from serve.fleet.store import StoreCalls
 from serve.readiness import Readiness
@@ -82,6 +84,14 @@ MAX_STREAMS = 32
 """Streams of device states that one process has open at once: each asks ClickHouse twice a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """Learners' records, and who may write and read them."""
+
+    access: Access
+    store: AssignmentStore
+
+
 @dataclass(frozen=True)
 class Services:
     """Everything the routes call. A test puts doubles in their place."""
@@ -105,6 +115,8 @@ class Services:
     """What is stored of devices' reports."""
     fleet_watch: FollowsFleet
     """Follows the whole fleet."""
+    assignments: Assignments
+    """Learners' records."""
     clock: VersionClock = field(default_factory=VersionClock)
     stream_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_STREAMS))
     bulk_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BULK_LOADS))

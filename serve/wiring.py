@@ -23,6 +23,7 @@ from midstream.settings import Settings
 from midstream.topics import GROUP_DEVICES, GROUP_STORE, GROUP_VALIDATE
 from midstream.trace.stored import LOOK_UP_THREADS
 from midstream.trace.tracer import Tracer
+from serve.assignments.opened import open_assignments
 from serve.control import Control
 from serve.finder import DimensionFinder, LazyClient
 from serve.fleet.store import ClickHouseStore, StoreCalls
@@ -72,6 +73,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         stack.callback(device_store.close)
         fleet_watch = FleetWatch(device_store)
         stack.push_async_callback(fleet_watch.close)
+        assignments = await stack.enter_async_context(open_assignments(settings))
         groups = GroupStates(settings, _CHECK_TIMEOUT_MS)
         stack.push_async_callback(groups.close)
         probe = LazyClient(settings, timeout_ms=_CHECK_TIMEOUT_MS)
@@ -99,6 +101,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
             device_cache=device_cache,
             device_store=device_store,
             fleet_watch=fleet_watch,
+            assignments=assignments,
         )
 
 

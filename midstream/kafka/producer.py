@@ -169,7 +169,8 @@ class Life:
     async def probe(self) -> None:
         """Ask the brokers for metadata, to know whether they can be reached."""
         try:
-            reachable = bool(await asyncio.wait_for(self._producer.client.force_metadata_update(), _PROBE_TIMEOUT_S))
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):  # wait_for() of Python 3.11 can lose a cancellation
+                reachable = bool(await self._producer.client.force_metadata_update())
         except (TimeoutError, KafkaError):
             reachable = False
         if reachable != self._reachable:
@@ -293,7 +294,8 @@ class Producer:
         ready_at = time.monotonic()
         while not life.failed.is_set():
             try:
-                await asyncio.wait_for(life.failed.wait(), _PROBE_INTERVAL_S)
+                async with asyncio.timeout(_PROBE_INTERVAL_S):
+                    await life.failed.wait()
             except TimeoutError:
                 await life.probe()
                 if life.ready:

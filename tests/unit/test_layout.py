@@ -51,6 +51,12 @@ def test_metrics_are_declared_in_one_place() -> None:
 
 PURE = (
     "ingest/spool/format.py",
+    "midstream/assignments/duration.py",
+    "midstream/assignments/fields.py",
+    "midstream/assignments/indicators.py",
+    "midstream/assignments/record.py",
+    "midstream/assignments/runner.py",
+    "midstream/assignments/text.py",
     "midstream/audit/findings.py",
     "midstream/envelope.py",
     "midstream/kafka/marks.py",

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from midstream.settings import Settings
 from midstream.trace.arrivals import BatchFacts, Evidence, Sighting, Stored, Trace, judge
 from midstream.trace.tracer import TracerBusyError
 from serve.app import create_app
+from serve.assignments.opened import open_assignments
 from serve.control import Control
 from serve.fleet.store import StoreCalls
 from serve.fleet.watch import FleetWatch
 from serve.readiness import OK, Readiness
 from serve.services import Services
 from serve.validations import Validations
+from tests.support.no_kafka import NoKafka
 
 from .device_store import MemoryStore
 from .fleet import Caller, Device, is_good
@@ -199,6 +202,7 @@ async def services(
     async def check() -> dict[str, str]:
         return parts.states
 
+    stack = AsyncExitStack()
     authenticator = Authenticator(settings)
     control = Control(settings)
     device_cache = FlagsCache(settings)
@@ -206,6 +210,7 @@ async def services(
     stored = StoreCalls(settings, device_store)
     watch = FleetWatch(stored)
     validations = Validations(settings, Judge(schemas, settings.max_event_bytes, settings.max_event_depth))
+    assignments = await stack.enter_async_context(open_assignments(settings, NoKafka()))
     yield Services(
         settings=settings,
         authenticator=authenticator,
@@ -220,7 +225,9 @@ async def services(
         device_cache=device_cache,
         device_store=stored,
         fleet_watch=watch,
+        assignments=assignments,
     )
+    await stack.aclose()
     await watch.close()
     stored.close()
     await device_cache.close()

@@ -20,7 +20,7 @@ def test_every_statement_is_idempotent_and_whole(cluster: str) -> None:
     for statement in statements(cluster):
         assert re.match(
             r"CREATE (TABLE|(MATERIALIZED )?VIEW) IF NOT EXISTS \w+|CREATE OR REPLACE VIEW \w+|"
-            r"DROP TABLE IF EXISTS device_history_rows|"
+            r"DROP TABLE IF EXISTS (device_history_rows|assignment_history)|"
             r"ALTER TABLE \w+( ON CLUSTER 'fleet')? "
             r"(ADD (COLUMN|PROJECTION) IF NOT EXISTS|DROP PROJECTION IF EXISTS|MODIFY SETTING|"
             r"MATERIALIZE PROJECTION) \w+",

@@ -25,6 +25,24 @@ ROOMS = {
     "device": "SIM-0-000000",
     "state": [{"key": "temperature_c", "value": "41.5", "at": "2025-11-21T04:40:00"}],
 }
+EXERCISES = {
+    "learners": 30,
+    "writes": 150,
+    "report": [
+        {
+            "asset_slug": "loops",
+            "learners": 10,
+            "completed": 1,
+            "completion_rate": 52.5,
+            "engagement_score": 41.27,
+            "frustration_score": 20.0,
+            "steps": [
+                {"slug": "02-nested-loops", "opened": 8, "stuck": 7, "test_struggles": 3.25},
+                {"slug": "03-while", "opened": 0, "stuck": 0, "test_struggles": None},
+            ],
+        }
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +178,7 @@ def summary_of(day: Day, ledger: Ledger, outcome: Outcome) -> dict[str, Any]:
         {"minute": "2025-11-21T04:41:00", "channel": "hillview", "received": 34, "in_flight": 0},
     ]
     seconds = {"sending": 1.0, "arriving": 0.5, "all": 2.0}
-    return summarise(day, ledger, outcome, problems, [arrival], answers, accounting, ROOMS, seconds)
+    return summarise(day, ledger, outcome, problems, [arrival], answers, accounting, ROOMS, EXERCISES, seconds)
 
 
 def shown(summary: dict[str, Any]) -> str:
@@ -186,6 +204,8 @@ def test_the_summary_is_json_and_says_that_all_adds_up(day: Day, ledger: Ledger,
     assert re.search(r"\(none\) +3 +1\n", text)
     assert "20 simulated devices reported 101 times" in text
     assert re.search(r"temperature_c +41.5", text)
+    assert "30 simulated learners did exercises; their runners wrote 150 times" in text
+    assert re.search(r"loops +10 +52.5 +41.3 +20 +02-nested-loops +7 / 8", text)
     for query in queries_of(day.run):
         assert query.title in text
         assert f"has(tags, 'demo-{day.run}')" in query.sql
@@ -203,5 +223,6 @@ def test_an_outcome_without_anything_can_be_shown(day: Day, outcome: Outcome) ->
     nothing = replace(outcome, batches={}, counts=Counts(0, 0, 0, 0), stored_mids=Counter(), rejects=[], tables=[])
     seconds = {"sending": 0.0, "arriving": 0.0, "all": 0.0}
     nobody = {"devices": 0, "reports": 0, "device": "", "state": []}
-    summary = summarise(day, Ledger(), nothing, ["nothing is there"], [], [], [], nobody, seconds)
+    nothing_done: dict[str, Any] = {"learners": 0, "writes": 0, "report": []}
+    summary = summarise(day, Ledger(), nothing, ["nothing is there"], [], [], [], nobody, nothing_done, seconds)
     assert "nothing is there" in shown(summary)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from midstream.dimension_files import FileError, Refusal, read_items
+from midstream.dimension_files import read_items
 from midstream.dimensions import Dimension, DimensionType, VersionClock
+from midstream.row_files import FileError, Refusal
 
 
 def read(data: bytes, limit: int = 10_000) -> tuple[list[Dimension], list[tuple[int, str]]]:
