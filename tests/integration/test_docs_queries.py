@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deploy.local.demo.exercises import LEARNERS
 from deploy.local.demo.fleet import MIN_STUDENTS, make_fleet
 from tests.support.pipeline import ROOT, Pipeline
 
@@ -37,6 +38,15 @@ def run_demo(pipeline: Pipeline) -> Row:
     assert done.returncode == 0, done.stderr + done.stdout
     summary: Row = json.loads(done.stdout)
     return summary
+
+
+def how_far(demo: Row) -> list[tuple[str, list[tuple[int, ...]]]]:
+    """Return how many learners came how far; a mean may be rounded otherwise the next time."""
+    counted = ("opened", "completed", "stuck", "skipped")
+    return [
+        (asset["asset_slug"], [tuple(step[name] for name in counted) for step in asset["steps"]])
+        for asset in demo["exercises"]["report"]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +93,14 @@ def test_the_demo_adds_up(demo: Row) -> None:
     assert tables["batches"] == demo["sent"]["batches"]
     assert all(query["rows"] for query in demo["queries"])
     assert not any(row["unaccounted"] for row in demo["accounting"])
+    assert sum(row["learners"] for row in demo["exercises"]["report"]) == LEARNERS
 
 
 def test_a_second_demo_adds_a_day(pipeline: Pipeline, demo: Row) -> None:
     again = run_demo(pipeline)
     assert again["run"] != demo["run"]
     assert again["clickhouse"] == demo["clickhouse"]
+    assert how_far(again) == how_far(demo)
     before, after = ({row["table"]: row["in_all"] for row in one["tables"]} for one in (demo, again))
     assert after["learning_events"] - before["learning_events"] >= demo["tables"][0]["of_this_run"]
 

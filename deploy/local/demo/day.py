@@ -48,6 +48,7 @@ class Batch:
 class Day:
     """What the fleet sends in one run."""
 
+    seed: int
     run: str
     date: str
     """The day of most events (UTC), the one before the run."""
@@ -109,7 +110,7 @@ def make_day(seed: int, now_ms: int, students: int) -> Day:
         first[0] = replace(first[0], lost_replies=1)
     second.append(post.restamp(next(batch for batch in first if batch.device.story == "daily")))
     date = datetime.fromtimestamp(midnight_ms / 1000, UTC).date().isoformat()
-    return Day(run, date, fleet, dimension_rows(fleet), (tuple(first), tuple(second)), followed)
+    return Day(seed, run, date, fleet, dimension_rows(fleet), (tuple(first), tuple(second)), followed)
 
 
 def _live(random: Random, fleet: Fleet, device: Device, run: str, midnight_ms: int) -> Recorder:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.demo.day import STORIES, Day
+from deploy.local.demo.exercises import where_stuck
 from deploy.local.demo.outcome import Outcome, expected_counts
 from deploy.local.demo.queries import Query
 from deploy.local.demo.sender import Ledger
@@ -30,6 +31,7 @@ def summarise(
     answers: Sequence[Answer],
     accounting: list[dict[str, Any]],
     rooms: dict[str, Any],
+    exercises: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Return the summary, plain values only."""
@@ -64,6 +66,7 @@ def summarise(
         "queries": [{"title": query.title, "sql": query.sql, "rows": rows} for query, rows in answers],
         "accounting": accounting,
         "rooms": rooms,
+        "exercises": exercises,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     plain: dict[str, Any] = _plain(summary)
@@ -116,6 +119,13 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         f"Besides, {rooms['devices']} simulated devices reported {rooms['reports']} times. "
         f"The state of {rooms['device']} in device_state",
         _table(rooms["state"]),
+    )
+    exercises = summary["exercises"]
+    _section(
+        console,
+        f"And {exercises['learners']} simulated learners did exercises; their runners wrote {exercises['writes']} times"
+        ". What the course's author sees",
+        _table(where_stuck(exercises["report"])),
     )
     for problem in summary["problems"]:
         console.print(f"[bold red]does not add up:[/] {problem}")
