@@ -29,6 +29,7 @@ from bench.control import parse_us_per_event
 from bench.engine import temporary_engine
 from bench.pipeline import BenchPipeline, bench_folder
 from bench.processes import Watch
+from bench.stored import let_merge
 from midstream.assignments.record import fold
 from midstream.assignments.rows import RecordKey
 from midstream.assignments.stored import RecordReader, count_records, read_page, read_report
@@ -79,6 +80,7 @@ def read_stored(records: int, reads: int) -> dict[str, Any]:
             for begin in range(0, records, _CHUNK):
                 count = min(_CHUNK, records - begin)
                 engine.clickhouse.rows(_FILL, {"version": version, "from": begin, "count": count})
+        let_merge(engine.clickhouse)
         client = open_client(engine.settings, max_threads=1)
         reader = RecordReader(client.rows)
 

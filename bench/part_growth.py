@@ -10,8 +10,8 @@ from bench.options import Options
 from bench.part_cpu import CPU_COLUMNS, cpu_cells
 from bench.pipeline import BenchPipeline
 from bench.report import Part, Table, spread, times
-from bench.stored import fill, sample
-from midstream.clickhouse.client import ClickHouse, open_client
+from bench.stored import fill, let_merge, sample
+from midstream.clickhouse.client import open_client
 
 _STORED = (300_000, 3_000_000)
 _STORED_FULL = (10_000_000, 100_000_000)
@@ -19,8 +19,6 @@ _PARTITIONS = (1, 64)
 _DAYS_S = 30 * 24 * 3600
 _FILL_TIMEOUT_MS = 300_000
 _SAMPLE = 20_000
-_MERGING_S = 300
-_QUIET_LOOKS = 3
 
 
 def run(options: Options) -> Part:
@@ -86,17 +84,7 @@ def _fill(options: Options, pipeline: BenchPipeline, first: int, events: int) ->
     try:
         start_s = int(time.time()) - _DAYS_S
         filled = fill(clickhouse, events, start_s, _DAYS_S, lambda n: options.say(f"growth: {n:,} stored"), first=first)
-        _let_merge(clickhouse)
+        let_merge(clickhouse)
         return sample(clickhouse, filled, _SAMPLE)
     finally:
         clickhouse.close()
-
-
-def _let_merge(clickhouse: ClickHouse) -> None:
-    """Wait, for a bounded time, until the engine has merged what was stored in minutes instead of days."""
-    end = time.monotonic() + _MERGING_S
-    quiet = 0
-    while quiet < _QUIET_LOOKS and time.monotonic() < end:
-        time.sleep(1.0)
-        ((merges,),) = clickhouse.rows("SELECT count() FROM system.merges")
-        quiet = 0 if merges else quiet + 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from midstream.clickhouse.client import ClickHouse
 
 _CHUNK = 500_000
+_MERGING_S = 300
+_QUIET_LOOKS = 3
 
 _ROWS = """SELECT
     concat('INTERACT:', lower(hex(sipHash128(number)))) AS mid, xxh3(mid), 'INTERACT', '3.0',
@@ -72,3 +75,13 @@ def sample(clickhouse: ClickHouse, filled: Filled, count: int) -> list[str]:
         "count": min(count, filled.events - filled.first),
     }
     return [text for (text,) in clickhouse.rows(_SAMPLE, asked)]
+
+
+def let_merge(clickhouse: ClickHouse) -> None:
+    """Wait, for a bounded time, until the engine has merged what was stored in minutes instead of days."""
+    end = time.monotonic() + _MERGING_S
+    quiet = 0
+    while quiet < _QUIET_LOOKS and time.monotonic() < end:
+        time.sleep(1.0)
+        ((merges,),) = clickhouse.rows("SELECT count() FROM system.merges")
+        quiet = 0 if merges else quiet + 1

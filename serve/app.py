@@ -15,6 +15,7 @@ from serve.errors import install_error_handlers
 from serve.fleet import devices, models, state, stream
 from serve.openapi import DESCRIPTION, install_docs
 from serve.services import Services
+from serve.stopping import told_to_stop
 from serve.wiring import open_services
 
 
@@ -37,7 +38,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings, accepting) as opened:
             app.state.services = opened
-            yield
+            with told_to_stop(opened.stopping):
+                yield
 
     app = FastAPI(
         title="Midstream",

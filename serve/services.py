@@ -118,6 +118,8 @@ class Services:
     assignments: Assignments
     """Learners' records."""
     clock: VersionClock = field(default_factory=VersionClock)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to stop: streams end."""
     stream_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_STREAMS))
     bulk_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_BULK_LOADS))
 

@@ -20,6 +20,7 @@ from serve.objects import sought
 from serve.openapi import device_errors
 from serve.services import Services, services_of
 from serve.sse import HEADERS, MEDIA_TYPE, STILL_HERE, event_of
+from serve.stopping import until_stop
 
 router = APIRouter(tags=["fleet"], dependencies=[Depends(require_fleet_operator)])
 
@@ -66,9 +67,9 @@ async def get_stream(services: _Services, device: Annotated[str, Query()] = "") 
     first = await anext(events)  # a store that is away is said as a status
 
     async def all_events() -> AsyncIterator[bytes]:
-        async with services.stream_slots, aclosing(events):
+        async with services.stream_slots, aclosing(until_stop(events, services.stopping)) as following:
             yield first
-            async for event in events:
+            async for event in following:
                 yield event
 
     return StreamingResponse(all_events(), media_type=MEDIA_TYPE, headers=HEADERS)

@@ -17,7 +17,8 @@ from midstream.devices.record import encode_report
 from midstream.devices.report import Report, read_report
 from midstream.devices.state import state_of
 from midstream.devices.stored import read_state, read_statuses
-from tests.integration.outside import Outside, Record, produce, unique
+from midstream.settings import Settings
+from tests.integration.outside import Outside, Record, produce, start_process, stop_process, unique
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import wait_until
 
@@ -117,3 +118,30 @@ def test_a_report_is_visible_soon(clients: Outside) -> None:
         wait_until("it is there", lambda device=device: read_state(clients.clickhouse.rows, device), 20)  # type: ignore[misc]
         took.append(time.monotonic() - began)
     assert sorted(took)[len(took) // 2] < VISIBLE_S, took
+
+
+def test_whoever_follows_does_not_hold_up_a_stop(quiet: Pipeline, clients: Outside) -> None:
+    headers = {"authorization": f"Bearer {clients.operator}"}
+    ended = threading.Event()
+    began = threading.Event()
+
+    def follow() -> None:
+        with clients.http.stream("GET", "/v1/fleet/stream", headers=headers) as reply:
+            assert reply.status_code == 200
+            for _ in reply.iter_bytes():
+                began.set()
+        ended.set()
+
+    reader = threading.Thread(target=follow)
+    reader.start()
+    try:
+        assert began.wait(10)
+        asked_at = time.monotonic()
+        stop_process(quiet, "web")
+        took_s = time.monotonic() - asked_at
+    finally:
+        start_process(quiet, "web")
+        reader.join(30)
+        quiet.wait_ready()
+    assert ended.is_set(), "the stream ended in order"
+    assert took_s < Settings().drain_timeout_ms / 1000 - 2
