@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -31,9 +32,11 @@ class Platform:
 
     def __init__(self, outside: Outside) -> None:
         self.outside = outside
-        self.academy = int(outside.cli("academy", "create", unique("Academy")))
-        self.teacher = int(outside.cli("user", "create", "Teacher"))
+        first = str(random.randrange(10**12, 10**13))  # far from those that other tests name
+        self.academy = int(outside.cli("academy", "create", unique("Academy"), "--id", first))
+        self.teacher = int(outside.cli("user", "create", "Teacher", "--id", first))
         self.learner = int(outside.cli("user", "create", "Learner"))
+        assert self.learner > self.teacher
         self.token = outside.cli("user", "token", str(self.teacher)).strip()
         outside.cli("role", "grant", str(self.teacher), str(self.academy), "crud_telemetry")
 
