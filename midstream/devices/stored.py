@@ -49,8 +49,10 @@ FROM (SELECT kind, device_id, max(latest) AS latest FROM device_latest_rows
 WHERE device_id IN {{devices:Array(String)}} AND (kind = 'ahead' OR kind = 'value' AND key = {{key:String}})
 GROUP BY kind, device_id)"""  # noqa: S608 - constants
 
+# As FixedString: a String that ends in a zero byte is not found among them.
 _COUNTING = """SELECT lower(hex(digest)), toUnixTimestamp64Micro(min(first_at)) FROM device_ahead_rows
-WHERE device_id = {device:String} AND digest IN (SELECT unhex(arrayJoin({digests:Array(String)}))) GROUP BY digest"""
+WHERE device_id = {device:String}
+AND digest IN (SELECT toFixedString(unhex(arrayJoin({digests:Array(String)})), 32)) GROUP BY digest"""
 
 _AMONG_ALL = f"""SELECT toInt8(kind), key, {_LATEST}
 FROM (SELECT kind, key, max((at, digest, receipt_id, -toUnixTimestamp64Micro(received_at), value)) AS latest

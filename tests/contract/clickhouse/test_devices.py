@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -163,6 +164,15 @@ def test_the_earliest_receipt_counts_whatever_came_in_between(clickhouse: ClickH
     check(clickhouse, "d", [seen, between, earlier], [NOW_US + AHEAD_US, NOW_US + AHEAD_US - 1])
     merge(clickhouse)
     check(clickhouse, "d", [seen, between, earlier])
+
+
+@pytest.mark.parametrize("last", [0, 255])
+def test_a_digest_may_end_in_any_byte(clickhouse: ClickHouse, last: int) -> None:
+    value = next(n for n in count() if report({"a": n}, at_s=600).digest[-1] == last)
+    seen, between = report({"a": value}, at_s=600, received_s=590), report({"a": -1}, at_s=400, received_s=400)
+    put(clickhouse, [seen, between, report({"a": value}, at_s=600, received_s=0)])
+    assert read_state(clickhouse.rows, "d")["a"].value == -1
+    assert read_statuses(clickhouse.rows, ["d"])["d"].place == read_state(clickhouse.rows, "d")["status"].place
 
 
 def test_the_same_report_months_later_is_one(clickhouse: ClickHouse) -> None:
