@@ -17,6 +17,7 @@ from midstream.registry.engine import open_engine, unavailable_as_such
 from midstream.registry.errors import CredentialConflict, RegistryError, UnknownCredential
 from midstream.registry.keyfile import Cipher
 from midstream.registry.models import Credential
+from midstream.registry.states import State, state_of
 from midstream.settings import Settings
 
 Role = Literal["app", "operator"]
@@ -52,13 +53,9 @@ class CredentialInfo:
     revoked_at: datetime | None
 
     @property
-    def state(self) -> Literal["active", "expired", "revoked"]:
+    def state(self) -> State:
         """Whether tokens of this credential are taken now."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.expires_at is not None and self.expires_at <= datetime.now(UTC):
-            return "expired"
-        return "active"
+        return state_of(self.revoked_at, self.expires_at)
 
 
 class Credentials:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +17,7 @@ from midstream.registry.academies.errors import AcademyError, NotThereError, Tak
 from midstream.registry.academies.numbers import next_id
 from midstream.registry.academies.tables import User, UserToken
 from midstream.registry.engine import unavailable_as_such
+from midstream.registry.states import State, state_of
 
 _TOKEN_BYTES = 32
 
@@ -37,13 +38,9 @@ class TokenInfo(NamedTuple):
     revoked_at: datetime | None
 
     @property
-    def state(self) -> Literal["active", "expired", "revoked"]:
+    def state(self) -> State:
         """Whether it is taken now."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.expires_at is not None and self.expires_at <= datetime.now(UTC):
-            return "expired"
-        return "active"
+        return state_of(self.revoked_at, self.expires_at)
 
 
 class Users:
