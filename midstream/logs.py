@@ -42,7 +42,17 @@ def configure_logs(settings: Settings, process: str) -> None:
     # Libraries are heard from warning on, unless debugging.
     for name in ("aiokafka", "faust", "mode", "uvicorn.access", "httpx", "urllib3", "alembic"):
         logging.getLogger(name).setLevel(level if settings.log_level == "debug" else logging.WARNING)
+    access = logging.getLogger("uvicorn.access")
+    access.filters[:] = [_without_query]
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Leave the query out of a line about a request: it may hold a signed link's token."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:
+        client, method, path, version, status = record.args
+        record.args = (client, method, str(path).partition("?")[0], version, status)
+    return True
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

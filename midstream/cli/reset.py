@@ -10,7 +10,7 @@ import click
 
 from midstream.cli._common import Refused, read_settings, say
 
-_LOCAL_DATA = ("run", "logs", "kafka", "clickhouse", "faust", "attempts", "demo-token")
+_LOCAL_DATA = ("run", "logs", "kafka", "clickhouse", "faust", "attempts", "spool", "exhaust", "demo-token")
 _REGISTRY = ("registry.db", "registry.db-wal", "registry.db-shm", "registry.key", "device-files")
 
 
