@@ -1,0 +1,1 @@
+"""Exhaust: datasets of raw events that partners download day by day."""
