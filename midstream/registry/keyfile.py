@@ -67,11 +67,22 @@ class Cipher:
         Raises:
             RegistryUnavailable: the key file is missing, is none, or not the secret's own.
         """
+        secret = self.read(token)
+        if secret is None:
+            raise RegistryUnavailable(f"a secret cannot be decrypted: {self._path} is not the registry's key")
+        return secret
+
+    def read(self, token: bytes) -> str | None:
+        """Return what a token that anybody may have sent holds; None when it was not made with this key.
+
+        Raises:
+            RegistryUnavailable: the key file is missing or is none.
+        """
         try:
             return self._load().decrypt(token).decode()
         except InvalidToken:
             self._fernet = None  # the right file may be put back while the process runs
-            raise RegistryUnavailable(f"a secret cannot be decrypted: {self._path} is not the registry's key") from None
+            return None
 
     def _load(self) -> Fernet:
         if self._fernet is None:

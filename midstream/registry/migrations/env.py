@@ -5,6 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from midstream.registry.academies import tables as academies  # noqa: F401  so that the metadata has them
+from midstream.registry.exhaust import tables as exhaust  # noqa: F401
 from midstream.registry.fleet import tables as fleet  # noqa: F401
 from midstream.registry.models import Base
 
