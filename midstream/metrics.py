@@ -77,6 +77,12 @@ ACADEMY_CACHE_ENTRIES = Gauge(
     ["kind"],
     multiprocess_mode="livesum",
 )
+EXHAUST_CACHE_ENTRIES = Gauge(
+    "midstream_exhaust_cache_entries",
+    "What is remembered for downloads of datasets: of licences, datasets and rights.",
+    ["kind"],
+    multiprocess_mode="livesum",
+)
 VALIDATIONS = Counter("midstream_validations", "Bodies judged for `POST /v1/validate`.")
 TRACES = Counter("midstream_traces", "Mids traced, by verdict.", ["verdict"])
 TRACE_SECONDS = Histogram("midstream_trace_seconds", "Time of one trace, of one mid or many.", buckets=_SECONDS)
@@ -170,6 +176,30 @@ REPORT_VISIBLE_SECONDS = Histogram(
     "midstream_report_visible_seconds",
     "Age of the oldest of some reports (by receipt) when they became visible.",
     buckets=_SECONDS,
+)
+
+# Exhaust
+EXHAUST_DOWNLOADS = Counter("midstream_exhaust_downloads", "Downloads, by how they ended.", ["end"])
+EXHAUST_SENT_BYTES = Counter("midstream_exhaust_sent_bytes", "Bytes of downloads that were sent.")
+EXHAUST_FIRST_BYTE_SECONDS = Histogram(
+    "midstream_exhaust_first_byte_seconds", "Time from a download's reply to its first byte taken.", buckets=_SECONDS
+)
+EXHAUST_LOG_DROPPED = Counter(
+    "midstream_exhaust_log_dropped", "Rows of the log of downloads that were not written, as too many waited."
+)
+EXHAUST_KEPT_BYTES = Gauge(
+    "midstream_exhaust_kept_bytes", "Bytes of built days that are kept.", multiprocess_mode="mostrecent"
+)
+EXHAUST_KEPT_DAYS = Gauge("midstream_exhaust_kept_days", "Built days that are kept.", multiprocess_mode="mostrecent")
+EXHAUST_REQUESTS_OPEN = Gauge(
+    "midstream_exhaust_requests_open",
+    "Requests for downloads that wait or are being built.",
+    multiprocess_mode="mostrecent",
+)
+EXHAUST_REQUEST_BYTES = Gauge(
+    "midstream_exhaust_request_bytes",
+    "Bytes of archives that were built at a request and have not expired.",
+    multiprocess_mode="mostrecent",
 )
 
 SUSPECT_RECORDS = Gauge(

@@ -12,6 +12,8 @@ from serve import credentials, dimensions, status, trace, validate
 from serve.assignments import records, reports
 from serve.devices import fetched, files, register
 from serve.errors import install_error_handlers
+from serve.exhaust.download import routes as downloads
+from serve.exhaust.requests import routes as requests
 from serve.fleet import devices, models, state, stream
 from serve.openapi import DESCRIPTION, install_docs
 from serve.services import Services
@@ -55,7 +57,8 @@ def create_app(
     telemetry = (validate, trace, dimensions)
     fleet = (register, fetched, files, devices, state, stream, models)
     assignments = (records, reports)
-    routers = [module.router for module in (*telemetry, *fleet, *assignments, credentials, status)]
+    exhaust = (downloads, requests)
+    routers = [module.router for module in (*telemetry, *fleet, *assignments, *exhaust, credentials, status)]
     for router in routers:
         app.include_router(router)
     install_docs(app, routers)

@@ -14,6 +14,7 @@ from midstream.logs import get_logger
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
 from midstream.registry.fleet.errors import FleetError
 from serve.assignments.refused import RefusedError
+from serve.exhaust.envelope import INTERNAL, INVALID_DATA, envelope
 
 _log = get_logger(__name__)
 
@@ -21,6 +22,7 @@ _RETRY_AFTER_S = 2
 _DEVICES = "/v1/devices"
 _FLEET = "/v1/fleet"
 _ASSIGNMENTS = "/v1/assignment"
+_EXHAUST = ("/v1/datasets", "/v1/dataset")
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
@@ -64,6 +66,10 @@ def _reply(request: Request, status: int, code: str, message: str, **details: An
         return JSONResponse({"error": message}, status, headers)
     if _is_under(path, _ASSIGNMENTS):
         return JSONResponse({"detail": message, "status_code": status}, status, headers)
+    if _is_under(path, *_EXHAUST):
+        return JSONResponse(
+            envelope("", err=INVALID_DATA if status < 500 else INTERNAL, errmsg=message), status, headers
+        )
     return reply
 
 

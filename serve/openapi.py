@@ -19,6 +19,7 @@ Send batches to `/api/data/v1/telemetry`; try them before with `/v1/validate`, a
 objects that events speak of to `/v1/dimensions`. Every call but the probes needs `Authorization: Bearer TOKEN`, which
 `midstream token create NAME` prints. Devices call `/v1/devices` with the access key that registering gave them;
 operators follow them at `/v1/fleet`. Learning platforms keep learners' records at `/v1/assignment`, with users' tokens.
+Partners download the raw events that are theirs, day by day, from `/v1/datasets`, with a licence key.
 """
 
 _ERROR_SCHEMA = {

@@ -18,6 +18,7 @@ from midstream.settings import Settings
 from midstream.trace.arrivals import Trace
 from serve.assignments.store import AssignmentStore
 from serve.control import Control
+from serve.exhaust.service import Exhaust
 from serve.fleet.store import StoreCalls
 from serve.readiness import Readiness
 from serve.validations import Validations
@@ -117,6 +118,8 @@ class Services:
     """Follows the whole fleet."""
     assignments: Assignments
     """Learners' records."""
+    exhaust: Exhaust
+    """Datasets for partners."""
     clock: VersionClock = field(default_factory=VersionClock)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end."""

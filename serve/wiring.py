@@ -25,6 +25,7 @@ from midstream.trace.stored import LOOK_UP_THREADS
 from midstream.trace.tracer import Tracer
 from serve.assignments.opened import open_assignments
 from serve.control import Control
+from serve.exhaust.service import open_exhaust
 from serve.finder import DimensionFinder, LazyClient
 from serve.fleet.store import ClickHouseStore, StoreCalls
 from serve.fleet.watch import FleetWatch
@@ -74,6 +75,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         fleet_watch = FleetWatch(device_store)
         stack.push_async_callback(fleet_watch.close)
         assignments = await stack.enter_async_context(open_assignments(settings))
+        exhaust = await stack.enter_async_context(open_exhaust(settings))
         groups = GroupStates(settings, _CHECK_TIMEOUT_MS)
         stack.push_async_callback(groups.close)
         probe = LazyClient(settings, timeout_ms=_CHECK_TIMEOUT_MS)
@@ -102,6 +104,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
             device_store=device_store,
             fleet_watch=fleet_watch,
             assignments=assignments,
+            exhaust=exhaust,
         )
 
 

@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
-import pyarrow as pa
 import urllib3
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError as DriverError
 
 from midstream.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # 26 MB, which who reads no Arrow tables goes without
 
 # Refusals of the data itself, which no retry changes. Every other code is taken for trouble of the environment: to
 # call good
@@ -146,6 +148,26 @@ class ClickHouse:
         """Run a query; yield its result in ClickHouse's RowBinary format, in chunks of at most ``chunk_bytes``."""
         with _own_errors(), self._client.raw_stream(sql, fmt="RowBinary", settings=self._read_settings) as stream:
             while chunk := stream.read(chunk_bytes):
+                yield chunk
+
+    def stream(
+        self,
+        sql: str,
+        parameters: dict[str, Any],
+        form: str,
+        settings: dict[str, Any],
+        chunk_bytes: int = 1 << 18,
+    ) -> Iterator[bytes]:
+        """Run a query; yield its answer in a format of ClickHouse, in chunks of at most ``chunk_bytes``.
+
+        A server may end an answer that failed half way as if it were whole: compare what came with what must.
+        """
+        settings = {**self._read_settings, **settings}
+        with (
+            _own_errors(),
+            self._client.raw_stream(sql, parameters=parameters, fmt=form, settings=settings) as answer,
+        ):
+            while chunk := answer.read(chunk_bytes):
                 yield chunk
 
     def command(self, sql: str, settings: dict[str, Any] | None = None, *, use_database: bool = True) -> Any:

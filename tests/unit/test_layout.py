@@ -59,6 +59,14 @@ PURE = (
     "midstream/assignments/text.py",
     "midstream/audit/findings.py",
     "midstream/envelope.py",
+    "midstream/exhaust/dataset.py",
+    "midstream/exhaust/findings.py",
+    "midstream/exhaust/manifest.py",
+    "midstream/exhaust/names.py",
+    "midstream/exhaust/outer.py",
+    "midstream/exhaust/period.py",
+    "midstream/exhaust/queries.py",
+    "midstream/exhaust/variant.py",
     "midstream/kafka/marks.py",
     "midstream/receipt.py",
     "midstream/records.py",
@@ -78,6 +86,9 @@ PURE = (
     "processors/store/dedupe/decide.py",
     "processors/store/dedupe/history.py",
     "processors/store/dedupe/recent.py",
+    "serve/exhaust/days/builder/lines.py",
+    "serve/exhaust/days/builder/plan.py",
+    "serve/exhaust/download/ranges.py",
 )
 
 

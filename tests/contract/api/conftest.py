@@ -28,6 +28,7 @@ from midstream.trace.tracer import TracerBusyError
 from serve.app import create_app
 from serve.assignments.opened import open_assignments
 from serve.control import Control
+from serve.exhaust.service import open_exhaust
 from serve.fleet.store import StoreCalls
 from serve.fleet.watch import FleetWatch
 from serve.readiness import OK, Readiness
@@ -211,6 +212,7 @@ async def services(
     watch = FleetWatch(stored)
     validations = Validations(settings, Judge(schemas, settings.max_event_bytes, settings.max_event_depth))
     assignments = await stack.enter_async_context(open_assignments(settings, NoKafka()))
+    exhaust = await stack.enter_async_context(open_exhaust(settings))
     yield Services(
         settings=settings,
         authenticator=authenticator,
@@ -226,6 +228,7 @@ async def services(
         device_store=stored,
         fleet_watch=watch,
         assignments=assignments,
+        exhaust=exhaust,
     )
     await stack.aclose()
     await watch.close()

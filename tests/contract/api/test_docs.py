@@ -75,3 +75,38 @@ async def test_the_first_page_leads_on(client: httpx.AsyncClient) -> None:
     assert page.status_code == 200
     for path in set(re.findall(r'href="([^"]+)"', page.text)):
         assert (await client.get(path)).status_code == 200
+
+
+async def test_the_document_shows_partners_what_they_can_do(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    assert "`/v1/datasets`" in document["info"]["description"]
+    scheme = document["components"]["securitySchemes"]["licence key"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    download = document["paths"]["/v1/datasets/{dataset}/{resource}/{first}/{last}"]
+    manifest = document["paths"]["/v1/datasets/{dataset}/{resource}/{first}/{last}/manifest"]
+    assert {"/v1/datasets/{dataset}/{resource}/{first}", "/v1/datasets/{dataset}/{resource}"} < set(document["paths"])
+    assert "security" not in download["post"]  # its key is in the body
+    for operation in (download["get"], manifest["get"]):
+        assert operation["security"] == [{"licence key": []}]
+    for operation in (download["post"], download["get"], manifest["get"]):
+        names = [one["name"] for one in operation["parameters"] if one["in"] == "query"]
+        assert names == ["format", "eid", "channel"]
+        codes = {
+            (status, code, example["value"]["params"]["err"])
+            for status, reply in operation["responses"].items()
+            for code, example in reply.get("content", {}).get("application/json", {}).get("examples", {}).items()
+        }
+        assert codes == {
+            (status, code, code)
+            for status, code in (
+                ("400", "INVALID_DATA_ERROR"),
+                ("400", "INVALID_DATE"),
+                ("400", "DATE_RANGE_TOO_LARGE"),
+                ("401", "LOGIN_FAILED"),
+                ("403", "AUTHORIZATION_FAILED"),
+                ("410", "INVALID_DATE"),
+                ("500", "INTERNAL_ERROR"),
+                ("503", "INTERNAL_ERROR"),
+            )
+        }
+    assert list(download["post"]["responses"]["200"]["content"]) == ["application/zip"]

@@ -1,0 +1,1 @@
+"""Exhaust: raw events by day, for partners."""

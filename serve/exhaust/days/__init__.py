@@ -1,0 +1,1 @@
+"""Days as files: built once, followed while they grow, kept within bounds."""

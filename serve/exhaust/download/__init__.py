@@ -1,0 +1,1 @@
+"""Downloads: days in a zip, whole or in part."""

@@ -1,0 +1,1 @@
+"""Requests for downloads that take longer than a call should."""
