@@ -22,7 +22,19 @@ _GZIP = b"\x1f\x8b"
 _INTEGRATION = "tests/integration/"
 _APART = "tests/integration apart"
 _WITH_PIPELINES_OF_THEIR_OWN = {
-    f"{_INTEGRATION}test_{name}.py" for name in ("audit", "chaos_short", "growth", "poison", "run_kill", "run_start")
+    f"{_INTEGRATION}test_{name}.py"
+    for name in (
+        "audit",
+        "chaos_short",
+        "closed_days",
+        "exhaust",
+        "exhaust_broken",
+        "exhaust_page",
+        "growth",
+        "poison",
+        "run_kill",
+        "run_start",
+    )
 }
 
 

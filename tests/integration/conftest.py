@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration import containers
+from tests.integration.closed_days import ClosedDays, run_closed_days
 from tests.integration.outside import Outside, processes_of
+from tests.support.faketime import why_no_faketime
 from tests.support.pipeline import Pipeline
 
 
@@ -69,3 +71,15 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A local pipeline for tests that stop and restart its parts; each leaves it ready, and little in it."""
     with Pipeline(tmp_path_factory.mktemp("quiet") / "home") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def closed_days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClosedDays]:
+    """A local pipeline of now with three days behind it, from which nobody may remove; what is posted comes today.
+
+    Files whose tests use it are to be named in ``tests/conftest.py``, beside ``closed_days``.
+    """
+    if reason := why_no_faketime():
+        pytest.skip(reason)
+    with run_closed_days(tmp_path_factory.mktemp("closed")) as made:
+        yield made

@@ -16,6 +16,7 @@ from deploy.local.home import Home
 from deploy.local.orphans import find_processes
 from deploy.local.supervisor_client import SupervisorClient
 from deploy.local.waiting import http_get
+from tests.support.faketime import Clock
 from tests.support.ports import port_settings
 from tests.support.waiting import wait_until
 
@@ -30,18 +31,24 @@ class Pipeline:
 
     Settings are given by their names (``seal_interval_ms=50``); ports are free ones unless given. As a context
     manager it is started on entry and stopped on exit; the home and the ports stay the same from start to start.
+    ``clock`` is what its Python processes take for the time, the real one unless given.
     """
 
-    def __init__(self, home: Path, **settings: object) -> None:
+    def __init__(self, home: Path, *, clock: Clock | None = None, **settings: object) -> None:
         self.home = Home(Path(os.path.realpath(home)))
         self.settings: dict[str, object] = {**port_settings(), "home": home, **settings}
         # Only what the test says: settings of the one who runs the tests don't count.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MIDSTREAM_")}
         ours = {f"MIDSTREAM_{name.upper()}": str(value) for name, value in self.settings.items()}
-        self.env: dict[str, str] = {**kept, **ours}
+        self._real_clock_env: dict[str, str] = {**kept, **ours}
+        self.use_clock(clock)
         self.started_in_s = 0.0
         self._launcher: subprocess.Popen[bytes] | None = None
         self._output = home.with_name(home.name + ".out")
+
+    def use_clock(self, clock: Clock | None) -> None:
+        """Let what is started from now on look at this clock; None: at the real one."""
+        self.env: dict[str, str] = self._real_clock_env | (clock.env if clock else {})
 
     def __enter__(self) -> Pipeline:
         return self.start()
