@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
@@ -79,6 +80,7 @@ class DownloadLog:
         self._client = LazyClient(settings)
         self._calls = Calls("download-log", threads=1, timeout_s=settings.clickhouse_timeout_ms / 1000)
         self._rows: deque[LogRow] = deque()
+        self._under_way: tuple[str, list[LogRow]] | None = None
         self._writing = Repeating("download-log", self._write, _WRITE_S, at_once=False)
 
     def start(self) -> None:
@@ -88,6 +90,8 @@ class DownloadLog:
     async def close(self) -> None:
         """Write what waits, once, and close."""
         await self._writing.close()
+        if self._under_way is not None:
+            await self._write()
         await self._write()
         self._calls.close()
         self._client.close()
@@ -100,23 +104,28 @@ class DownloadLog:
         self._rows.append(row)
 
     async def _write(self) -> None:
-        rows = list(self._rows)
-        if not rows:
-            return
+        """Write what waits. What may have been written is written again under the same token, so that it is there
+        once."""
+        if self._under_way is None:
+            if not self._rows:
+                return
+            self._under_way = (uuid.uuid4().hex, list(self._rows))
+        token, rows = self._under_way
         try:
-            await self._calls.run(self._insert, rows)
+            await self._calls.run(self._insert, token, rows)
         except (ClickHouseError, CallError) as error:
             _log.warning("exhaust.log_not_written", rows=len(rows), error=str(error)[:300])
             return
+        self._under_way = None
         for _ in rows:
             self._rows.popleft()
 
-    def _insert(self, rows: list[LogRow]) -> None:
+    def _insert(self, token: str, rows: list[LogRow]) -> None:
         batch = pa.RecordBatch.from_pylist([asdict(row) for row in rows], _SCHEMA)
         body = pa.BufferOutputStream()
         with pa.ipc.new_stream(body, _SCHEMA) as writer:
             writer.write_batch(batch)
         names = [field.name for field in fields(LogRow)]
         self._client.connected().insert_stream(
-            _TABLE, names, body.getvalue().to_pybytes(), "", tries=1, before_try=lambda _: None
+            _TABLE, names, body.getvalue().to_pybytes(), token, tries=1, before_try=lambda _: None
         )
