@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from midstream.exhaust.dataset import Dataset, condition_sql
+from midstream.exhaust.dataset import COLUMNS, Dataset, condition_sql
 from midstream.exhaust.period import bounds_ms
 from midstream.exhaust.variant import Variant
 
@@ -124,10 +124,5 @@ def shown_columns(dataset: Dataset) -> Sequence[str]:
     return [*(name for name in RECEIPT_COLUMNS if name not in names), *names]
 
 
-ALL_COLUMNS = (
-    *("mid", "eid", "ver", "ets", "ets_original", "received_at", "sent_at", "channel", "env", "did", "sid", "actor_id"),
-    *("actor_type", "pdata_id", "pdata_pid", "pdata_ver", "object_id", "object_type", "object_ver", "object_rollup"),
-    *("context_rollup", "cdata", "tags", "edata_type", "edata_id", "edata_pageid", "edata_subtype", "edata_duration"),
-    *("batch_id", "event_index", "late", "raw"),
-)
+ALL_COLUMNS = tuple(name for name in COLUMNS if name != "edata")
 """Of a dataset that declares none: `edata` is in `raw`."""
