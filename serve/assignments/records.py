@@ -29,6 +29,8 @@ from serve.services import Services, services_of
 router = APIRouter(tags=["assignments"], route_class=RawPathRoute, dependencies=[Security(TOKEN)])
 
 _PATH = "/v1/assignment/academy/asset/{asset_slug}/user/{user_id}/telemetry"
+# Each is there from the start, at 0: what is not there cannot be alerted on.
+_WRITES = {outcome: ASSIGNMENT_WRITES.labels(outcome) for outcome in ("created", "updated", "refused", "unavailable")}
 T = TypeVar("T")
 
 _Services = Annotated[Services, Depends(services_of)]
@@ -162,7 +164,7 @@ def _read(read: Callable[[bytes], T], body: bytes) -> T:
     try:
         return read(body)
     except BodyError as error:
-        ASSIGNMENT_WRITES.labels("refused").inc()
+        _WRITES["refused"].inc()
         raise RefusedError(400, error.reply) from None
 
 
@@ -174,9 +176,9 @@ async def _store(
     try:
         written = await services.assignments.store.write(write)
     except (ApiError, RegistryUnavailable):
-        ASSIGNMENT_WRITES.labels("unavailable").inc()
+        _WRITES["unavailable"].inc()
         raise
-    ASSIGNMENT_WRITES.labels("created" if written.created else "updated").inc()
+    _WRITES["created" if written.created else "updated"].inc()
     placed = written.placed
     record = fold(written.versions)
     # Whoever writes sees what he wrote, though another may have written it anew at the same moment.
@@ -198,7 +200,7 @@ async def _derived(services: Services, key: RecordKey, given: Mapping[str, Value
     try:
         derived = derive(given, telemetry)
     except TelemetryError as error:
-        ASSIGNMENT_WRITES.labels("refused").inc()
+        _WRITES["refused"].inc()
         raise refused.bad_fields({"telemetry": [str(error)]}) from None
     return derived if own is telemetry else derived._replace(steps=())
 
