@@ -21,7 +21,6 @@ from midstream.kafka.dimension_publisher import PublishError
 from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
 from midstream.registry.fleet.cache import FlagsCache
-from midstream.registry.migrate import migrate
 from midstream.settings import Settings
 from midstream.trace.arrivals import BatchFacts, Evidence, Sighting, Stored, Trace, judge
 from midstream.trace.tracer import TracerBusyError
@@ -132,13 +131,6 @@ class Parts:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, max_dimension_bytes=2048, max_body_bytes=4096, max_inflated_bytes=8192)
-
-
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("registry")
-    migrate(Settings(home=home))
-    return home
 
 
 @pytest.fixture(scope="session")

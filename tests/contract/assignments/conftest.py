@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,10 @@ import pytest
 from fastapi import FastAPI
 
 from midstream.clickhouse.client import ClickHouse, open_client
-from midstream.clickhouse.migrate import migrate as migrate_clickhouse
 from midstream.registry.academies.academies import Academies
 from midstream.registry.academies.grants import Grants
 from midstream.registry.academies.users import Users
 from midstream.registry.engine import open_engine
-from midstream.registry.migrate import migrate as migrate_registry
 from midstream.settings import Settings
 from serve.assignments import records, reports
 from serve.assignments.opened import open_assignments
@@ -53,21 +50,6 @@ class OnlyAssignments:
 
     settings: Settings
     assignments: Any
-
-
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("registry")
-    migrate_registry(Settings(home=home))
-    return home
-
-
-@pytest.fixture(scope="module")
-def database(engine: EngineProcess) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    migrate_clickhouse(Settings(clickhouse=f"{engine.url}/{name}"))
-    yield name
-    engine.query(f"DROP DATABASE IF EXISTS {name} SYNC")
 
 
 @pytest.fixture

@@ -21,10 +21,8 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from midstream.clickhouse.client import ClickHouse, open_client
-from midstream.clickhouse.migrate import migrate as migrate_clickhouse
 from midstream.registry.engine import open_engine
 from midstream.registry.exhaust.licences import Licences
-from midstream.registry.migrate import migrate as migrate_registry
 from midstream.settings import Settings
 from serve.errors import install_error_handlers
 from serve.exhaust.download import routes as downloads
@@ -219,21 +217,6 @@ class Partner:
         reply = self.get(first, last, "manifest", query=query)
         assert reply.status_code == 200, reply.text
         return dict(reply.json())
-
-
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("registry")
-    migrate_registry(Settings(home=home))
-    return home
-
-
-@pytest.fixture(scope="module")
-def database(engine: EngineProcess) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    migrate_clickhouse(Settings(clickhouse=f"{engine.url}/{name}"))
-    yield name
-    engine.query(f"DROP DATABASE IF EXISTS {name} SYNC")
 
 
 @pytest.fixture
