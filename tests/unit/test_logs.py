@@ -8,7 +8,12 @@ from midstream.logs import configure_logs
 from midstream.settings import Settings
 
 
-def test_a_line_about_a_request_has_no_query(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_about_a_request_has_no_query(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("uvicorn", "uvicorn.access"):  # another test may have run a uvicorn with handlers of its own
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     try:
         configure_logs(Settings(log_level="debug"), "test")
