@@ -37,6 +37,13 @@ class DimensionType(StrEnum):
     DEVICE = "device"
 
 
+class InternalType(StrEnum):
+    """What rows on the topic are besides: nobody pushes, reads or looks up objects of these types."""
+
+    ERASED = "erased"
+    """The keyed hash of an erased object's id: see :mod:`midstream.erased`."""
+
+
 class DimensionError(ValueError):
     """A row cannot be taken.
 
@@ -56,7 +63,7 @@ class Dimension(msgspec.Struct, frozen=True):
     ``attributes`` is a JSON object as compact text, ``updated_at_ms`` epoch milliseconds.
     """
 
-    type: DimensionType
+    type: DimensionType | InternalType
     id: str
     attributes: str
     version: int
@@ -103,6 +110,7 @@ class _Row(msgspec.Struct):
     version: int | msgspec.UnsetType = msgspec.UNSET
 
 
+_INTERNAL = frozenset(InternalType)
 _row_decoder = msgspec.json.Decoder(_Row)
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
 _encoder = msgspec.json.Encoder()
@@ -195,7 +203,7 @@ def compact_object(text: bytes, max_bytes: int) -> str:
     compact = msgspec.json.format(text, indent=-1)
     # Written again from the parsed value it is nearly always the same text; then no key stood twice.
     if _encoder.encode(value) != compact:
-        _refuse_repeated_keys(decoded)
+        refuse_repeated_keys(decoded)
     return compact.decode()
 
 
@@ -212,7 +220,27 @@ def decode_dimension(value: bytes) -> Dimension:
         ValueError: its type is none that we know.
     """
     record = decode_record(DIMENSIONS.name, value)
-    return Dimension(**{**record, "type": DimensionType(record["type"])})
+    name = record["type"]
+    type_ = InternalType(name) if name in _INTERNAL else DimensionType(name)
+    return Dimension(**{**record, "type": type_})
+
+
+def refuse_repeated_keys(text: str) -> None:
+    """Refuse a JSON text in which an object names a key twice.
+
+    Raises:
+        DimensionError: one does.
+    """
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise DimensionError("INVALID_JSON", f"attributes name the key {key[:100]!r} twice in one object")
+            seen.add(key)
+
+    # Integers of any length would be slow to convert, and their value does not matter here.
+    json.loads(text, object_pairs_hook=check, parse_int=str)
 
 
 def _depth(value: object) -> int:
@@ -229,15 +257,3 @@ def _depth(value: object) -> int:
         deepest = max(deepest, depth)
         stack.extend((child, depth + 1) for child in children)
     return deepest
-
-
-def _refuse_repeated_keys(text: str) -> None:
-    def check(pairs: list[tuple[str, object]]) -> None:
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise DimensionError("INVALID_JSON", f"attributes name the key {key[:100]!r} twice in one object")
-            seen.add(key)
-
-    # Integers of any length would be slow to convert, and their value does not matter here.
-    json.loads(text, object_pairs_hook=check, parse_int=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -42,8 +43,9 @@ def configure_logs(settings: Settings, process: str) -> None:
     # Libraries are heard from warning on, unless debugging.
     for name in ("aiokafka", "faust", "mode", "uvicorn.access", "httpx", "urllib3", "alembic"):
         logging.getLogger(name).setLevel(level if settings.log_level == "debug" else logging.WARNING)
-    access = logging.getLogger("uvicorn.access")
-    access.filters[:] = [_without_query]
+    logging.getLogger("httpcore").setLevel(logging.WARNING)  # its lines hold headers, and these may hold secrets
+    logging.getLogger("uvicorn.access").filters[:] = [_without_query]
+    logging.getLogger("httpx").filters[:] = [_without_path]
     structlog.contextvars.bind_contextvars(process=process)
 
 
@@ -52,6 +54,14 @@ def _without_query(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple) and len(record.args) == 5:
         client, method, path, version, status = record.args
         record.args = (client, method, str(path).partition("?")[0], version, status)
+    return True
+
+
+def _without_path(record: logging.LogRecord) -> bool:
+    """Leave of the address only the host in a line about a request of our own: the rest may hold a secret."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:
+        method, url, *answer = record.args
+        record.args = (method, f"{urlsplit(str(url)).scheme}://{urlsplit(str(url)).hostname}", *answer)
     return True
 
 

@@ -71,11 +71,35 @@ DIMENSION_ROWS = Counter("midstream_dimension_rows", "Dimension rows pushed, by 
 DIMENSION_IN_FLIGHT_BYTES = Gauge(
     "midstream_dimension_in_flight_bytes", "Bytes of dimension rows on their way to Kafka.", multiprocess_mode="livesum"
 )
+DEVICE_REGISTRATIONS = Counter(
+    "midstream_device_registrations", "Registrations of devices at `/v3/device/register`, by outcome.", ["outcome"]
+)
+DEVICE_LOOKUPS_WAITING = Gauge(
+    "midstream_device_lookups_waiting", "Devices whose row waits to be read.", multiprocess_mode="livesum"
+)
+DEVICE_ROWS_UNSEEN = Gauge(
+    "midstream_device_rows_unseen",
+    "Rows of devices that registered, remembered until ClickHouse has them.",
+    multiprocess_mode="livesum",
+)
+DEVICE_ATTRIBUTES_RESTORED = Counter(
+    "midstream_device_attributes_restored",
+    "Attributes of devices written again, as another process had registered the device at the same time without them.",
+)
+IP_LOOKUPS = Counter("midstream_ip_lookups", "Internet addresses looked up in the file of locations.", ["outcome"])
+IP_LOCATIONS_BUILT_SECONDS = Gauge(
+    "midstream_ip_locations_built_seconds",
+    "When the file of IP locations in use was made (epoch).",
+    multiprocess_mode="livemin",
+)
 ACADEMY_CACHE_ENTRIES = Gauge(
     "midstream_academy_cache_entries",
     "What is remembered for assignment telemetry: of tokens, standings in academies, users and records.",
     ["kind"],
     multiprocess_mode="livesum",
+)
+ERASED_CACHE_ENTRIES = Gauge(
+    "midstream_erased_cache_entries", "Erased objects remembered, whose rows are refused.", multiprocess_mode="livesum"
 )
 EXHAUST_CACHE_ENTRIES = Gauge(
     "midstream_exhaust_cache_entries",
@@ -146,12 +170,37 @@ BLOCK_LOG_ROWS = Gauge("midstream_block_log_rows", "Rows of `block_rows` not wri
 DEDUPE_MIDS = Gauge("midstream_dedupe_mids", "Mids held by the dedupe cache, by layer.", ["layer"])
 DEDUPE_BYTES = Gauge("midstream_dedupe_bytes", "Memory held by the dedupe cache.")
 DEDUPE_LOOKUPS = Counter("midstream_dedupe_lookups", "Mids looked up in ClickHouse, by outcome.", ["outcome"])
+CORRECTED_EVENTS = Counter(
+    "midstream_corrected_events", "Stored events that got other copies of an object, by the object's type.", ["type"]
+)
+CORRECTIONS_LEFT_OUT = Counter(
+    "midstream_corrections_left_out",
+    "Stored events that kept their copy of an object, as it is too large for so many, by the object's type.",
+    ["type"],
+)
+CORRECTION_SECONDS = Histogram(
+    "midstream_correction_seconds",
+    "Time to correct the stored events of some objects.",
+    buckets=(1, 2.5, 5, 10, 30, 60, 300, 1200),
+)
 DIMENSION_CACHE_ENTRIES = Gauge("midstream_dimension_cache_entries", "Dimension rows held.")
+DIMENSION_CACHE_BYTES = Gauge("midstream_dimension_cache_bytes", "Memory that these rows take, about.")
 DIMENSION_VERSIONS_KNOWN = Gauge(
     "midstream_dimension_versions_known", "Dimension rows whose version in the topic is remembered."
 )
+DIMENSION_COPIES_LEFT_OUT = Counter(
+    "midstream_dimension_copies_left_out",
+    "Objects that a block's events do not carry because the copies of all would have been too large.",
+)
 DIMENSION_LOOKUPS = Counter(
-    "midstream_dimension_lookups", "Dimension look-ups, by type and outcome.", ["type", "outcome"]
+    "midstream_dimension_lookups",
+    "Objects looked up for a block, by type and outcome: `hit` in the cache; `found` or `missing` in ClickHouse.",
+    ["type", "outcome"],
+)
+ERASED_IDS = Gauge("midstream_erased_ids", "Erased users that a worker knows, by a keyed hash of their id.")
+ERASED_DIGESTS_HELD = Gauge("midstream_erased_digests_held", "Ids of users whose keyed hash is remembered.")
+PSEUDONYMISED_EVENTS = Counter(
+    "midstream_pseudonymised_events", "Events of erased users that came later, stored under a pseudonym."
 )
 UNACCOUNTED_EVENTS = Gauge(
     "midstream_unaccounted_events", "Events received, through the pipeline and nowhere, and rows too many: 0."
@@ -202,6 +251,17 @@ EXHAUST_REQUEST_BYTES = Gauge(
     multiprocess_mode="mostrecent",
 )
 
+# Dimension sources, in jobs
+SOURCE_ROWS = Counter(
+    "midstream_source_rows", "Rows read of dimension sources, by type and outcome.", ["type", "outcome"]
+)
+SOURCE_READ_SECONDS = Histogram(
+    "midstream_source_read_seconds",
+    "Time of one read of a dimension source, by type and outcome.",
+    ["type", "outcome"],
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600),
+)
+
 SUSPECT_RECORDS = Gauge(
     "midstream_suspect_records", "Records at which this worker failed or died, and that have not gone through since."
 )
@@ -213,3 +273,20 @@ WAITING_FOR_STORE_BLOCKS = Gauge(
     "Blocks sealed under another number of partitions that `validate` waits for `store` to store; 0: it does not wait.",
 )
 FATAL_ERRORS = Counter("midstream_fatal_errors", "Errors that ended a worker, by stage.", ["stage"])
+
+# Jobs
+SYNC_JOBS = Counter(
+    "midstream_sync_jobs",
+    "Runs of jobs, by kind and how they ended: done, resweep, failed, cancelled, put_off (to be begun again later), "
+    "released (this process was told to stop), lost (another process has it).",
+    ["kind", "outcome"],
+)
+SYNC_SECONDS = Histogram(
+    "midstream_sync_seconds",
+    "Time of a run of a job, by kind.",
+    ["kind"],
+    buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600),
+)
+SYNC_ROWS_CHANGED = Counter("midstream_sync_rows_changed", "Rows that jobs have changed, by table.", ["table"])
+SYNC_RUNNING = Gauge("midstream_sync_running", "Jobs that this process runs now: 0 or 1.")
+SYNC_WAITING = Gauge("midstream_sync_waiting", "Jobs that wait to be run.")

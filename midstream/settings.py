@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     validate_metrics_port: Port = Field(9101, description="Port of the metrics of `validate`, on 127.0.0.1.")
     store_metrics_port: Port = Field(9102, description="Port of the metrics of `store`, on 127.0.0.1.")
     devices_metrics_port: Port = Field(9103, description="Port of the metrics of `devices`, on 127.0.0.1.")
+    jobs_metrics_port: Port = Field(9104, description="Port of the metrics of `jobs`, on 127.0.0.1.")
 
     # How it runs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
@@ -181,6 +182,66 @@ class Settings(BaseSettings):
     max_dimension_bytes: int = Field(
         1 * MIB, ge=1 * KIB, le=4 * MIB, description="Largest JSON text of one object's attributes; larger is 413."
     )
+    ip_locations: Path | None = Field(
+        None,
+        description="File in MaxMind's format (.mmdb, as GeoIP2 or GeoLite2 City) by which a device's internet address "
+        "becomes its state and district. To replace it, rename another over it. Empty: no locations from addresses.",
+    )
+    dimension_history: Literal["corrected", "as_was"] = Field(
+        "corrected",
+        description="What a sync does to stored events. `corrected`: all events of an object get its present copy. "
+        "`as_was`: an event keeps the copy that it was stored with; only one that was missing or stale is filled in.",
+    )
+    dimension_repair_ms: int = Field(
+        30_000,
+        ge=1_000,
+        le=86_400_000,
+        description="Within which time events that were stored before one of their objects was known get its copy once "
+        "it is. While a sync is under way it may be longer by one of its steps.",
+    )
+    sync_max_ids: int = Field(
+        100_000, ge=1, le=1_000_000, description="Most ids that one sync names; more is refused with UOS_0028."
+    )
+    sync_max_bytes: int = Field(
+        8 * MIB, ge=1 * KIB, le=64 * MIB, description="Largest body of a sync, once inflated; larger is 413."
+    )
+    sync_settle_ms: int = Field(
+        120_000,
+        ge=1_000,
+        le=3_600_000,
+        description="Longest wait of a sync until `store` has stored the events that it had before the sync; what it "
+        "stores later is seen to minutes afterwards.",
+    )
+    sync_query_timeout_ms: int = Field(
+        300_000,
+        ge=1_000,
+        le=86_400_000,
+        description="Longest wait for one answer of ClickHouse when stored events are corrected or erased.",
+    )
+    dimension_sources: str = Field(
+        "",
+        description="TOML file that says where users, content and other objects come from: see dimension-sources.md. "
+        "Empty: a sync takes what was pushed.",
+    )
+    sync_staging_bytes: int = Field(
+        4 * 1024 * MIB,
+        ge=1 * MIB,
+        description="Bytes on the disk of the home that the rows of one read of a source may take; beyond it the sync "
+        "fails.",
+    )
+    sync_staging_rows: int = Field(
+        10_000_000,
+        ge=1_000,
+        description="Rows that one read of a source may give; beyond it the sync fails. Each takes 16 bytes of memory, "
+        "some 50 while they are sorted.",
+    )
+    sync_min_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Least share of the known objects of a type that a full read of its source must hold. With less, "
+        "or with none, a sync deletes nothing and fails, unless it is forced.",
+    )
     trace_search_bytes: int = Field(
         32 * MIB, ge=1, description="Bytes on their way that one trace searches; beyond it the answer is not complete."
     )
@@ -253,8 +314,16 @@ class Settings(BaseSettings):
         100_000, ge=1_000, description="Newest mids a `store` worker holds whole, with the arrival that stored each."
     )
     dimension_cache_entries: int = Field(200_000, ge=100, description="Dimension rows a `store` worker holds.")
+    dimension_cache_bytes: int = Field(
+        256 * MIB, ge=1 * MIB, description="Bound of the memory that these rows take; few large ones are held then."
+    )
     dimension_negative_ms: int = Field(
         30_000, ge=100, description="How long a missing dimension is believed to be missing."
+    )
+    max_erased_ids: int = Field(
+        1_000_000,
+        ge=1,
+        description="Erased users that a `store` worker knows, some 120 bytes each. Beyond it, it stores nothing.",
     )
     clickhouse_timeout_ms: int = Field(20_000, ge=1_000, description="Longest wait for one answer of ClickHouse.")
     insert_tries: int = Field(

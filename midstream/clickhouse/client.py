@@ -7,6 +7,7 @@ identical token, so that an answer that was lost costs nothing.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ class ClickHouse:
             columns: the stream's columns, in order.
             body: the Arrow IPC stream; every try sends these bytes.
             token: the same for the same rows into the same table, whoever inserts them and however often. "": the
-                table needs none, since rows that are there twice count once.
+                table needs none, since rows that are there twice count once; what was deleted can come again then.
             tries: number of tries.
             before_try: called with the number of tries already made; may raise to give up (a lease that has run out).
 
@@ -200,7 +201,9 @@ class ClickHouse:
             ClickHouseError: the last try's error, or at once one that is ``by_data``.
         """
         settings = {
-            **({"insert_deduplication_token": token, "insert_deduplicate": 1} if token else {"insert_deduplicate": 0}),
+            # Since ClickHouse 26 `deduplicate_insert` goes before this: without a token the rows themselves are one.
+            "insert_deduplicate": 1 if token else 0,
+            "insert_deduplication_token": token or uuid.uuid4().hex,
             "async_insert": 0,  # the default since ClickHouse 26.2 is 1, which would re-batch the block
             "max_insert_threads": 1,
             "input_format_parallel_parsing": 0,

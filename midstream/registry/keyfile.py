@@ -5,14 +5,19 @@ Machines that share one PostgreSQL registry must share the file. Without it the 
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from midstream.registry.errors import RegistryUnavailable
 from midstream.settings import Settings
+
+_KEY_BYTES = 32
 
 
 def key_path(settings: Settings) -> Path:
@@ -44,6 +49,24 @@ def ensure_key(settings: Settings) -> None:
             os.close(folder)
     finally:
         part.unlink(missing_ok=True)
+
+
+def derive_key(settings: Settings, label: bytes) -> bytes:
+    """Return a key of 32 bytes for one purpose: the same from the same key file and label.
+
+    Raises:
+        RegistryUnavailable: the key file is missing or cannot be read.
+    """
+    path = key_path(settings)
+    try:
+        secret = base64.urlsafe_b64decode(path.read_bytes().strip())
+    except FileNotFoundError:
+        raise RegistryUnavailable(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise RegistryUnavailable(f"{path} cannot be used: {type(error).__name__}") from None
+    if len(secret) != _KEY_BYTES:
+        raise RegistryUnavailable(f"{path} is no key file")
+    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=label).derive(secret)
 
 
 class Cipher:

@@ -15,7 +15,7 @@ from tests.unit.store.rows import event, sealed
 
 
 def storer(clickhouse: ClickHouse) -> Storer:
-    return Storer(clickhouse, DimensionCache(clickhouse, 100, 1_000), Lease(60_000), insert_tries=2)
+    return Storer(clickhouse, DimensionCache(clickhouse, 100, 1 << 20, 1_000), Lease(60_000), insert_tries=2)
 
 
 def cache(clickhouse: ClickHouse) -> DedupeCache:
@@ -173,6 +173,21 @@ def sealed_raw(value: dict, blank: str, batch_id: str) -> bytes:
     assert list(block.add(valid_row(value, raw, batch_id, 0))) == []
     (result,) = block.seal()
     return result.value
+
+
+def test_rows_without_a_token_can_come_again_after_they_were_deleted(clickhouse: ClickHouse) -> None:
+    """A restore brings back what was there before, to the byte."""
+    table = pa.table({"type": ["user"], "id": ["u-1"], "version": [1]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    for _ in range(2):
+        clickhouse.insert_stream(
+            "dimension_rows", table.column_names, sink.getvalue().to_pybytes(), "", tries=1, before_try=lambda _: None
+        )
+        assert count(clickhouse, "dimensions") == 1
+        clickhouse.command("ALTER TABLE dimension_rows DELETE WHERE id = 'u-1'", {"mutations_sync": 2})
+        assert count(clickhouse, "dimensions") == 0
 
 
 def test_only_refusals_of_the_data_are_called_so(clickhouse: ClickHouse) -> None:
