@@ -59,7 +59,13 @@ def _all_new(block: pa.RecordBatch, *_: Any) -> Decision:
 
 def _storer(engine: Engine) -> Storer:
     settings = engine.settings
-    dimensions = DimensionCache(engine.clickhouse, settings.dimension_cache_entries, settings.dimension_negative_ms)
+    dimensions = DimensionCache(
+        engine.clickhouse,
+        settings.dimension_cache_entries,
+        settings.dimension_cache_bytes,
+        settings.dimension_negative_ms,
+    )
+    dimensions.follow(True)
     return Storer(engine.clickhouse, dimensions, Lease(3_600_000), settings.insert_tries)
 
 

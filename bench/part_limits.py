@@ -105,7 +105,13 @@ def finished_inserts(settings: Settings, seed: int, events: int) -> list[Insert]
     """Return what ``store`` inserts of a mix, made by its own code from blocks that ``validate`` seals."""
     blocks = store_records(seal(settings, open_judge(settings), raw_records(seed, events, _BATCH_EVENTS), _PARTITIONS))
     recorder = _Recorder()
-    dimensions = DimensionCache(recorder, settings.dimension_cache_entries, settings.dimension_negative_ms)
+    dimensions = DimensionCache(
+        recorder,
+        settings.dimension_cache_entries,
+        settings.dimension_cache_bytes,
+        settings.dimension_negative_ms,
+    )
+    dimensions.follow(True)
     cache = DedupeCache(StoredMids(recorder), settings.dedupe_memory_bytes, settings.dedupe_recent)
     cache.load(range(_PARTITIONS), _PARTITIONS)
     Storer(recorder, dimensions, Lease(24 * 3_600_000), settings.insert_tries).store_valid(blocks, cache)

@@ -68,8 +68,10 @@ class NoClickHouse(ClickHouse):
 
     def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
         """Return a dimension for each id that is asked for."""
-        ids = (parameters or {}).get("ids", [])
-        return [(id_, '{"state":"Karnataka","district":"Mysuru"}', 1, False) for id_ in ids]
+        given = parameters or {}
+        types = [(value, given[f"ids_{name[5:]}"]) for name, value in given.items() if name.startswith("type_")]
+        attributes = '{"state":"Karnataka","district":"Mysuru"}'
+        return [(type_, id_, attributes, 1, False, len(attributes)) for type_, ids in types for id_ in ids]
 
     def row_binary(self, sql: str, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
         """Yield nothing: no mid is stored."""
@@ -96,7 +98,10 @@ class NoClickHouse(ClickHouse):
 def _store(settings: Settings) -> Step:
     records = store_records(seal(settings, open_judge(settings), raw_records(2, _STORE_EVENTS, 20), _PARTITIONS))
     clickhouse = NoClickHouse()
-    dimensions = DimensionCache(clickhouse, settings.dimension_cache_entries, settings.dimension_negative_ms)
+    dimensions = DimensionCache(
+        clickhouse, settings.dimension_cache_entries, settings.dimension_cache_bytes, settings.dimension_negative_ms
+    )
+    dimensions.follow(True)
     storer = Storer(clickhouse, dimensions, Lease(24 * 3_600_000), settings.insert_tries)
 
     def run() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.abc
 import logging
 import os
 import sys
@@ -25,6 +24,7 @@ from midstream import topics
 from midstream.logs import configure_logs, get_logger
 from midstream.metrics import FATAL_ERRORS
 from midstream.settings import Settings, SettingsError, get_settings
+from midstream.without_pandas import do_without_pandas
 from processors.lease import Lease
 from processors.memory import give_back_what_is_freed
 from processors.stepped import after_first_step
@@ -218,14 +218,6 @@ async def or_crash(
         crash(stage, error)
 
 
-class _WithoutPandas(importlib.abc.MetaPathFinder):
-    """Answers an import of pandas as if it were not installed."""
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("pandas is not used here", name=fullname)
-
-
 def run_worker(stage: str, make: Callable[[Settings], tuple[WorkerApp, int]]) -> None:
     """Run a worker until it is told to stop.
 
@@ -239,9 +231,7 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[WorkerApp, int]]) ->
         print(error, file=sys.stderr)
         sys.exit(EXIT_CONFIG)
     configure_logs(settings, stage)
-    # pyarrow imports pandas, if it is there, with the first array that it makes: 60 MB and half a second for nothing.
-    # (It is there because chdb, the local engine, depends on it.)
-    sys.meta_path.insert(0, _WithoutPandas())
+    do_without_pandas()
     give_back_what_is_freed()
     uvloop.install()
     try:

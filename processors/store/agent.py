@@ -12,8 +12,11 @@ from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.clickhouse.client import ClickHouse, open_client
+from midstream.erased import SUBKEY, ErasedKey
 from midstream.logs import get_logger
 from midstream.metrics import BLOCK_SECONDS
+from midstream.registry.errors import RegistryUnavailable
+from midstream.registry.keyfile import derive_key
 from midstream.settings import Settings
 from processors.attempts import Attempts, end_if_stuck
 from processors.growth import older_are_stored, sealed_under
@@ -24,7 +27,9 @@ from processors.store.block_log import BlockLog
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
-from processors.store.dimensions import DIMENSION_TABLE, DIMENSIONS, dimension_rows, listen
+from processors.store.dimensions import DIMENSION_TABLE, DIMENSIONS, dimension_rows, load_erased
+from processors.store.erased import ErasedUsers
+from processors.store.listener import listen
 from processors.store.receipts import BATCH_TABLE, BATCHES, batch_rows
 from processors.store.route import check_routes
 from processors.store.sink import TableSink
@@ -100,8 +105,13 @@ class Worker:
         self.clickhouse: ClickHouse = WatchedClickHouse(open_client(settings), attempts)
         check_routes(row[0] for row in self.clickhouse.rows("SHOW TABLES"))
         self.dimensions = DimensionCache(
-            self.clickhouse, settings.dimension_cache_entries, settings.dimension_negative_ms
+            self.clickhouse,
+            settings.dimension_cache_entries,
+            settings.dimension_cache_bytes,
+            settings.dimension_negative_ms,
         )
+        self.erased = ErasedUsers(partial(_erased_key, settings), settings.max_erased_ids)
+        load_erased(self.clickhouse, self.erased)
         self.block_log = BlockLog(self.clickhouse, lease)
         self.storer = Storer(
             self.clickhouse,
@@ -110,6 +120,7 @@ class Worker:
             settings.insert_tries,
             attempts=attempts,
             log_block=self.block_log.add,
+            erased=self.erased,
         )
         self._cache = self._empty_cache()
         self._lock = asyncio.Lock()
@@ -170,6 +181,14 @@ class Worker:
             event.ack()
 
 
+def _erased_key(settings: Settings) -> ErasedKey | None:
+    try:
+        return ErasedKey(derive_key(settings, SUBKEY))
+    except RegistryUnavailable as error:
+        log.warning("erased.no_key", reason=str(error))
+        return None
+
+
 def _records(events: Sequence[Any]) -> list[StoreRecord]:
     return [
         StoreRecord(m.topic, m.partition, m.offset, int((m.timestamp or 0) * 1000), m.value or b"")
@@ -183,6 +202,7 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
     Raises:
         AttemptsError: the home cannot be written to.
         ClickHouseError: ClickHouse is away.
+        ErasedError: users were erased, and the key by which their ids are known is not here.
         RouteError: a route leads to no table.
     """
     app = make_app(settings, "store", topics.GROUP_STORE, _MAX_BLOCKS, _BUFFER_BLOCKS)
@@ -261,14 +281,14 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
             group=topics.GROUP_DIMENSIONS,
             table=DIMENSION_TABLE,
             schema=DIMENSIONS,
-            to_rows=dimension_rows,
+            to_rows=partial(dimension_rows, erased=worker.erased),
             interval_s=_DIMENSIONS_INTERVAL_S,
         )
         await or_crash("store", sink.run())
 
     @app.task  # type: ignore[untyped-decorator]
     async def listen_dimensions() -> None:
-        await or_crash("store", listen(settings, worker.dimensions))
+        await or_crash("store", listen(settings, worker.clickhouse, worker.dimensions, worker.erased))
 
     @app.task  # type: ignore[untyped-decorator]
     async def log_blocks() -> None:

@@ -1,87 +1,156 @@
-"""Who, what and where beside each event: columns ``user, device, content, location, flags``, once a block.
+"""Who, what and where beside each event: the columns :data:`COLUMNS`, once a block.
 
-A miss passes and is flagged: ``flags`` names each dimension that the event refers to, ``found`` or ``missing``.
+A miss passes and is flagged: ``flags`` names each object that the event refers to, ``found``, ``missing``, or ``stale``
+when the copy is of a row of which this worker knows that there is a newer one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from midstream.metrics import DIMENSION_COPIES_LEFT_OUT
 from processors.store.dimension_cache import Entry
+from processors.store.references import REFERENCE_COLUMNS, REFERENCES, references
 
-COLUMNS = ("user", "device", "content", "location", "flags")
-DENORMALISED_FROM = ("actor_type", "actor_id", "did", "object_id")
+COLUMNS = (*REFERENCES, "location", "flags", "collection_id", "organisation_id", "course_batch_id")
+DENORMALISED_FROM = REFERENCE_COLUMNS
 
-_NONE, _FOUND, _MISSING = 0, 1, 2
-_STATES = (None, "found", "missing")
-# Every combination of states of user, device and content, at user * 9 + device * 3 + content.
-_FLAGS = [
-    orjson.dumps({k: v for k, v in zip(("user", "device", "content"), states, strict=True) if v}).decode()
-    for states in product(_STATES, repeat=3)
-]
+MAX_COPIES_BYTES = 128 * 1024 * 1024
+"""Of all copies beside the rows of a block, before they are inserted."""
+_CHAR_BYTES = 4  # at most, in UTF-8
+
+_TYPES = tuple("content" if name == "collection" else name for name in REFERENCES)
+"""The type of dimension that each refers to; users come first, then devices."""
+
+_NONE, _FOUND, _MISSING, _STALE = range(4)
+_STATES = ("", "found", "missing", "stale")
+_COMBINATIONS = len(_STATES) ** len(REFERENCES)
 
 
 class Lookup(Protocol):
     """What :class:`processors.store.dimension_cache.DimensionCache` answers."""
 
-    def get(self, type_: str, ids: Sequence[str]) -> list[Entry]:
-        """Return the objects with these ids, in order."""
+    def get(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> list[list[Entry]]:
+        """Return, for each type with ids, the objects with these ids, in order."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Joined:
-    texts: pa.Array  # attributes as JSON text, a row each
-    states: npt.NDArray[np.int64]
-    locations: list[str]  # by distinct id
-    codes: npt.NDArray[np.int64]  # row -> distinct id
+class _Named:
+    """Objects that the rows refer to in one way."""
 
-
-def _join(lookup: Lookup, type_: str, ids: pa.Array) -> _Joined:
-    encoded = ids.dictionary_encode()
-    distinct = encoded.dictionary.to_pylist()
-    none = distinct.index("") if "" in distinct else None  # the event refers to none
-    wanted = distinct if none is None else distinct[:none] + distinct[none + 1 :]
-    entries = lookup.get(type_, wanted) if wanted else []
-    texts = [entry.attributes for entry in entries]
-    locations = [entry.location for entry in entries]
-    states = [_FOUND if text else _MISSING for text in texts]
-    if none is not None:
-        texts.insert(none, "")
-        locations.insert(none, "")
-        states.insert(none, _NONE)
-    codes = encoded.indices.to_numpy().astype(np.int64)
-    attributes = pa.array(texts, pa.string()).take(encoded.indices)
-    return _Joined(attributes, np.array(states, dtype=np.int64)[codes], locations, codes)
+    distinct: list[str]
+    indices: pa.Array
+    """Row -> distinct id."""
+    codes: npt.NDArray[np.int32]
+    """The same."""
 
 
 def denormalise(rows: pa.RecordBatch, lookup: Lookup) -> list[pa.Array]:
     """Return the columns :data:`COLUMNS` for these rows, of which :data:`DENORMALISED_FROM` are read.
 
-    The user is looked up by ``actor_id`` where the actor is a User, the device by ``did``, the content by
-    ``object_id``; the location is the user's, else the device's.
+    The location is the user's, else the device's. Where all copies together take too much memory, those of the objects
+    that take most are left out, as if these were missing: another form of a block's insert would be another insert.
     """
-    is_user = pc.equal(rows.column("actor_type"), "User")
-    user = _join(lookup, "user", pc.if_else(is_user, rows.column("actor_id"), ""))
-    device = _join(lookup, "device", rows.column("did"))
-    content = _join(lookup, "content", rows.column("object_id"))
-
-    places = pa.array([*user.locations, *device.locations], pa.string())
-    user_has = np.array([bool(location) for location in user.locations], dtype=np.bool_)
-    chosen = np.where(user_has[user.codes], user.codes, device.codes + len(user.locations))
-    flags = user.states * 9 + device.states * 3 + content.states
+    ids = references(rows)
+    named = [_named(ids[name]) for name in REFERENCES]
+    objects = _look_up(named, lookup)
+    texts = [[entry.attributes for entry in entries] for entries in objects]
+    _keep_within_bound(named, texts)
+    copies: list[pa.Array] = []
+    flags = np.zeros(rows.num_rows, np.int32)
+    for one, entries, attributes in zip(named, objects, texts, strict=True):
+        copies.append(pa.array(attributes, pa.string()).take(one.indices))
+        flags = flags * len(_STATES) + _states(entries, attributes)[one.codes]
     return [
-        user.texts,
-        device.texts,
-        content.texts,
-        places.take(pa.array(chosen)),
-        pa.array(_FLAGS, pa.string()).take(pa.array(flags)),
+        *copies,
+        _locations(named, objects),
+        _flag_texts(flags),
+        ids["collection"],
+        ids["organisation"],
+        ids["batch"],
     ]
+
+
+def _named(ids: pa.Array) -> _Named:
+    encoded = ids.dictionary_encode()
+    return _Named(encoded.dictionary.to_pylist(), encoded.indices, encoded.indices.to_numpy())
+
+
+_NO_OBJECT = Entry("", -2)
+"""Stands where an event refers to none."""
+
+
+def _look_up(named: Sequence[_Named], lookup: Lookup) -> list[list[Entry]]:
+    """Return the objects by distinct id, of all types together: what is not at hand is asked for in few queries."""
+    nones = [one.distinct.index("") if "" in one.distinct else None for one in named]
+    wanted = [
+        (type_, one.distinct if none is None else one.distinct[:none] + one.distinct[none + 1 :])
+        for type_, one, none in zip(_TYPES, named, nones, strict=True)
+    ]
+    objects = lookup.get(wanted)
+    for entries, none in zip(objects, nones, strict=True):
+        if none is not None:
+            entries.insert(none, _NO_OBJECT)
+    return objects
+
+
+def _keep_within_bound(named: Sequence[_Named], texts: Sequence[list[str]]) -> None:
+    """Take out the texts that take most, as far as the copies of all would take too much."""
+    longest = sum(max(map(len, attributes), default=0) for attributes in texts)
+    if longest * len(named[0].codes) * _CHAR_BYTES <= MAX_COPIES_BYTES:  # nearly always
+        return
+    sizes = sorted(
+        (len(text.encode()) * int(count), kind, place)
+        for kind, (one, attributes) in enumerate(zip(named, texts, strict=True))
+        for place, (text, count) in enumerate(
+            zip(attributes, np.bincount(one.codes, minlength=len(attributes)), strict=True)
+        )
+    )
+    size_bytes = sum(size for size, _, _ in sizes)
+    while size_bytes > MAX_COPIES_BYTES:
+        copies_bytes, kind, place = sizes.pop()
+        size_bytes -= copies_bytes
+        texts[kind][place] = ""
+        DIMENSION_COPIES_LEFT_OUT.inc()
+
+
+def _states(entries: Sequence[Entry], attributes: Sequence[str]) -> npt.NDArray[np.int32]:
+    states = [
+        (_STALE if entry.is_stale else _FOUND) if text else (_NONE if entry is _NO_OBJECT else _MISSING)
+        for entry, text in zip(entries, attributes, strict=True)
+    ]
+    return np.array(states, np.int32)
+
+
+def _locations(named: Sequence[_Named], objects: Sequence[list[Entry]]) -> pa.Array:
+    (user, device), (users, devices) = named[:2], objects[:2]
+    places = [entry.location for entry in users]
+    user_has = np.array(list(map(bool, places)), np.bool_)
+    places += [entry.location for entry in devices]
+    chosen = np.where(user_has[user.codes], user.codes, device.codes + len(users))
+    return pa.array(places, pa.string()).take(pa.array(chosen))
+
+
+def _flag_texts(flags: npt.NDArray[np.int32]) -> pa.Array:
+    """Return the texts of these combinations of states. Few of the many that there are occur."""
+    present = np.flatnonzero(np.bincount(flags, minlength=_COMBINATIONS))
+    places = np.zeros(_COMBINATIONS, np.int32)
+    places[present] = np.arange(len(present))
+    return pa.array([_flag_text(one) for one in present.tolist()], pa.string()).take(pa.array(places[flags]))
+
+
+@cache  # of _COMBINATIONS at most
+def _flag_text(combination: int) -> str:
+    states = []
+    for name in reversed(REFERENCES):
+        combination, state = divmod(combination, len(_STATES))
+        states.append((name, _STATES[state]))
+    return orjson.dumps({name: state for name, state in reversed(states) if state}).decode()

@@ -1,20 +1,18 @@
-"""The ``dimensions`` topic: rows for ClickHouse, and a listener that keeps this worker's cache fresh."""
+"""Rows of the ``dimensions`` topic, and of the table that they are stored in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
-from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord
 
-from midstream import topics
-from midstream.dimensions import Dimension, decode_dimension
+from midstream.clickhouse.client import ClickHouse
+from midstream.dimensions import Dimension, DimensionType, InternalType, decode_dimension, now_ms
 from midstream.logs import get_logger
 from midstream.records import RecordError
-from midstream.settings import Settings
-from processors.store.dimension_cache import DimensionCache
+from processors.store.erased import ErasedUsers
 
 log = get_logger(__name__)
 
@@ -28,15 +26,22 @@ DIMENSIONS: pa.Schema = pa.schema(
         ("version", pa.int64()),
         ("deleted", pa.bool_()),
         ("updated_at", pa.timestamp("ms", tz="UTC")),
+        ("stored_at", pa.timestamp("ms", tz="UTC")),
     ]
 )
 
 
-def _decode(records: Sequence[ConsumerRecord[Any, Any]]) -> list[Dimension]:
+def decode_rows(records: Sequence[ConsumerRecord[Any, Any]]) -> list[Dimension]:
+    """Return the rows in these records; one that is none is named in the log and left out.
+
+    A record without a value has Kafka forget an object that was erased: it says nothing.
+    """
     rows = []
     for record in records:
+        if record.value is None:
+            continue
         try:
-            rows.append(decode_dimension(record.value or b""))
+            rows.append(decode_dimension(record.value))
         except (RecordError, ValueError) as error:
             # Nothing of ours writes such a record; it says nothing about any object that could be kept.
             log.warning(
@@ -45,8 +50,17 @@ def _decode(records: Sequence[ConsumerRecord[Any, Any]]) -> list[Dimension]:
     return rows
 
 
-def dimension_rows(records: Sequence[ConsumerRecord[Any, Any]]) -> list[dict[str, Any]]:
-    """Return a row of ``dimensions`` for each record, for :class:`processors.store.sink.TableSink`."""
+def dimension_rows(
+    records: Sequence[ConsumerRecord[Any, Any]], erased: ErasedUsers, clock_ms: Callable[[], int] = now_ms
+) -> list[dict[str, Any]]:
+    """Return a row of ``dimensions`` for each record, for :class:`processors.store.sink.TableSink`.
+
+    Rows of erased users are left out: Kafka holds them until it compacts the topic, and who reads it from the beginning
+    must not bring them back.
+    """
+    stored_at_ms = clock_ms()
+    rows = decode_rows(records)
+    gone = erased.find(row.id for row in rows if row.type == DimensionType.USER)
     return [
         {
             "type": row.type.value,
@@ -55,35 +69,22 @@ def dimension_rows(records: Sequence[ConsumerRecord[Any, Any]]) -> list[dict[str
             "version": row.version,
             "deleted": row.deleted,
             "updated_at": row.updated_at_ms,
+            "stored_at": stored_at_ms,
         }
-        for row in _decode(records)
+        for row in rows
+        if not (row.type == DimensionType.USER and row.id in gone)
     ]
 
 
-async def listen(settings: Settings, cache: DimensionCache) -> None:
-    """Offer every new row of the topic to ``cache`` until cancelled.
-
-    Without a group, so that each worker sees all partitions. It begins at the end: what is older is looked up in
-    ClickHouse.
+def load_erased(clickhouse: ClickHouse, erased: ErasedUsers) -> None:
+    """Read which users were erased. An id that was erased is so for good.
 
     Raises:
-        KafkaError: Kafka cannot be read.
+        ClickHouseError: they cannot be read.
+        ErasedError: see :meth:`ErasedUsers.add`.
     """
-    # Subscribed without a group: aiokafka then assigns all partitions, later ones too. (It knows the partitions of
-    # topics that it is subscribed to, and of no others: they cannot be asked for and assigned by hand.)
-    consumer = AIOKafkaConsumer(
-        topics.DIMENSIONS.name,
-        bootstrap_servers=settings.kafka_servers,
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="latest",
+    rows = clickhouse.rows(
+        f"SELECT DISTINCT id FROM {DIMENSION_TABLE} WHERE type = {{type:String}}",  # noqa: S608 - a constant
+        {"type": InternalType.ERASED.value},
     )
-    await consumer.start()
-    try:
-        await consumer.seek_to_end()
-        while True:
-            taken = await consumer.getmany(timeout_ms=1_000, max_records=5_000)
-            for row in _decode([record for part in taken.values() for record in part]):
-                cache.offer(row.type.value, row.id, row.attributes, row.version, row.deleted)
-    finally:
-        await consumer.stop()
+    erased.add(row[0] for row in rows)

@@ -29,6 +29,7 @@ from processors.store.dedupe.recent import ARRIVAL_COLUMNS, Arrival
 from processors.store.dedupe.stored import StoredMids
 from processors.store.denormalise import COLUMNS, DENORMALISED_FROM, denormalise
 from processors.store.dimension_cache import DimensionCache
+from processors.store.erased import ErasedUsers, replace_erased, replace_in_reject
 from processors.store.same_content import same_content
 from processors.store.trials import try_block, try_letters
 from processors.store.units import event_units
@@ -87,6 +88,7 @@ class Storer:
         attempts: Attempts | None = None,
         clock_ms: Callable[[], int] = now_ms,
         log_block: Callable[[dict[str, Any]], None] = lambda _: None,
+        erased: ErasedUsers | None = None,
     ) -> None:
         self._clickhouse = clickhouse
         self._dimensions = dimensions
@@ -97,6 +99,7 @@ class Storer:
         self.valid_tries = attempts.lane(topics.VALID.name)
         self.dead_tries = attempts.lane(topics.DEAD.name)
         self._log_block = log_block
+        self._erased = ErasedUsers(lambda: None, 0) if erased is None else erased
         # The tables of one record are inserted side by side: an insert is mostly waiting.
         self._inserts = ThreadPoolExecutor(max_workers=4, thread_name_prefix="insert")
 
@@ -141,6 +144,9 @@ class Storer:
         self.dead_tries.passed()
 
     def _reject_rows(self, record: StoreRecord, trial: Trial | None) -> list[dict[str, Any]]:
+        return [replace_in_reject(row, self._erased) for row in self._read_rejects(record, trial)]
+
+    def _read_rejects(self, record: StoreRecord, trial: Trial | None) -> list[dict[str, Any]]:
         try:
             if trial is None:
                 return verdicts.reject_rows(record.value, self._clock_ms())
@@ -169,6 +175,7 @@ class Storer:
         except RecordError as error:
             rejects.append(self._poison(record, str(error)))
             return
+        block = replace_erased(block, self._erased)
         if trial is not None:
             outcome = try_block(block, mid_hashes(block), trial, self, self._clock_ms())
             duplicates += outcome.duplicates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -120,8 +121,8 @@ class Connection(ClickHouse):
 
 
 class Dimensions:
-    def get(self, type_: str, ids: list[str]) -> list[Entry]:
-        return [Entry("", -1) for _ in ids]
+    def get(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> list[list[Entry]]:
+        return [[Entry("", -1)] * len(ids) for _, ids in wanted]
 
 
 class Stored:

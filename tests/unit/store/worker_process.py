@@ -23,8 +23,8 @@ _INSERT_TRIES = 4
 
 
 class _NoDimensions:
-    def get(self, type_: str, ids: Sequence[str]) -> list[Entry]:
-        return [Entry("", -1)] * len(ids)
+    def get(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> list[list[Entry]]:
+        return [[Entry("", -1)] * len(ids) for _, ids in wanted]
 
 
 class _SideBySide:
