@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -87,3 +88,18 @@ def test_an_empty_file_has_no_rows() -> None:
 def test_a_file_that_cannot_be_read_says_why(data: bytes, words: str) -> None:
     with pytest.raises(FileError, match=words):
         read(data)
+
+
+def test_rows_of_erased_objects_are_refused_in_their_place() -> None:
+    data = b'{"id":"a","attributes":{}}\n7\n{"id":"gone","attributes":{}}\n{"id":"b","attributes":{}}\n'
+    asked: list[list[str]] = []
+
+    def erased(ids: Sequence[str]) -> set[str]:
+        asked.append(list(ids))
+        return {"gone"}
+
+    blocks = read_items(DimensionType.USER, io.BytesIO(data), VersionClock(), 1_000, erased)
+    items = [item for block, _ in blocks for item in block]
+    assert [id_ for ids in asked for id_ in ids] == ["a", "gone", "b"]
+    said = [(item.line, item.code) if isinstance(item, Refusal) else item.id for item in items]
+    assert said == ["a", (2, "INVALID_ROW"), (3, "ERASED"), "b"]
