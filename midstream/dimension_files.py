@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import msgspec
@@ -22,27 +22,47 @@ Item = Dimension | Refusal
 
 
 def read_items(
-    type_: DimensionType, file: BinaryIO, clock: VersionClock, max_attributes_bytes: int
+    type_: DimensionType,
+    file: BinaryIO,
+    clock: VersionClock,
+    max_attributes_bytes: int,
+    erased: Callable[[Sequence[str]], set[str]] = lambda ids: set(),
 ) -> Iterator[tuple[list[Item], int]]:
     """Yield the rows and refusals of a file, some at a time, with the number of its bytes read so far.
+
+    Args:
+        type_: of the objects.
+        file: of JSON lines or CSV.
+        clock: gives versions to rows that have none.
+        max_attributes_bytes: most bytes of an object's attributes.
+        erased: which of some ids were erased; their rows are refused. What it raises is raised.
 
     Raises:
         FileError: it is corrupt, or no CSV with a column ``id``.
     """
 
-    def item(row: Row) -> Item:
-        if isinstance(row, Refusal):
-            return row
-        try:
-            if isinstance(row, CsvRow):
-                return _from_cells(type_, row.cells, clock, max_attributes_bytes)
-            return parse_row(type_, row.text, clock, max_attributes_bytes)
-        except DimensionError as error:
-            return Refusal(row.line, error.code, str(error))
-
     limits = (max_line_bytes(max_attributes_bytes), max_attributes_bytes)
     for rows, position in read_rows(file, ("id",), *limits):
-        yield [item(row) for row in rows], position
+        items = [make_item(type_, row, clock, max_attributes_bytes) for row in rows]
+        if gone := erased([item.id for item in items if isinstance(item, Dimension)]):
+            message = f"this {type_} was erased, and is not taken again"
+            items = [
+                Refusal(row.line, "ERASED", message) if isinstance(item, Dimension) and item.id in gone else item
+                for row, item in zip(rows, items, strict=True)
+            ]
+        yield items, position
+
+
+def make_item(type_: DimensionType, row: Row, clock: VersionClock, max_attributes_bytes: int) -> Item:
+    """Make a dimension row of a row of a file, or say why it is refused."""
+    if isinstance(row, Refusal):
+        return row
+    try:
+        if isinstance(row, CsvRow):
+            return _from_cells(type_, row.cells, clock, max_attributes_bytes)
+        return parse_row(type_, row.text, clock, max_attributes_bytes)
+    except DimensionError as error:
+        return Refusal(row.line, error.code, str(error))
 
 
 def _from_cells(

@@ -20,6 +20,10 @@ class FileError(Exception):
     """The file cannot be read on; the message says why."""
 
 
+class FileCutError(FileError):
+    """The file ends half way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A row that was not taken. ``line`` counts from 1; of a CSV row over several lines it is the last."""
@@ -63,15 +67,17 @@ def read_rows(
     raw = _Counted(file)
     buffered = io.BufferedReader(raw, _READ_BYTES)
     plain: io.BufferedIOBase = buffered
-    if buffered.peek(2)[:2] == GZIP_MARK:
-        plain = io.BufferedReader(gzip.GzipFile(fileobj=buffered), _READ_BYTES)
     try:
+        if buffered.peek(2)[:2] == GZIP_MARK:
+            plain = io.BufferedReader(gzip.GzipFile(fileobj=buffered), _READ_BYTES)
         head = plain.peek(64).removeprefix(b"\xef\xbb\xbf").lstrip()  # type: ignore[attr-defined]
         is_json = head[:1] in (b"{", b"")
         found = _json_lines(plain, max_line_bytes) if is_json else _csv_rows(plain, columns, max_cell_chars)
         for rows in found:
             yield rows, raw.count
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except EOFError as error:
+        raise FileCutError(f"the gzip file is corrupt: {error}") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
         raise FileError(f"the gzip file is corrupt: {error}") from None
     except csv.Error as error:
         raise FileError(f"the CSV cannot be read on: {error}") from None
