@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from midstream.registry.academies.checks import check_id, check_name
 from midstream.registry.academies.errors import AcademyError, NotThereError, TakenError
 from midstream.registry.academies.numbers import next_id
-from midstream.registry.academies.tables import User, UserToken
+from midstream.registry.academies.tables import Grant, Record, User, UserToken
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.states import State, state_of
 
@@ -124,6 +124,17 @@ class Users:
                 .returning(UserToken.expires_at)
             ).all()
             return sum(expires_at is None or expires_at > now for expires_at in ended)
+
+
+def erase_user(engine: Engine, id_: int) -> int:
+    """Remove a user, with tokens and rights, and that there are records of this user; return how many rows.
+
+    Raises:
+        RegistryUnavailable: the registry is away.
+    """
+    with unavailable_as_such(), engine.begin() as connection:
+        of_user = [delete(table).where(table.user_id == id_) for table in (UserToken, Grant, Record)]
+        return sum(connection.execute(one).rowcount for one in [*of_user, delete(User).where(User.id == id_)])
 
 
 def hash_token(token: str) -> bytes:

@@ -8,6 +8,7 @@ from midstream.registry.academies import tables as academies  # noqa: F401  so t
 from midstream.registry.exhaust import tables as exhaust  # noqa: F401
 from midstream.registry.fleet import tables as fleet  # noqa: F401
 from midstream.registry.models import Base
+from midstream.registry.sync import tables as sync  # noqa: F401
 
 context.configure(
     connection=context.config.attributes["connection"],
