@@ -50,7 +50,7 @@ def metrics_page() -> str:
         "# Metrics\n",
         _MADE,
         "Prometheus, at `/metrics` of the base URL (collector and api) and on 127.0.0.1:9101 (`validate`),",
-        "9102 (`store`) and 9103 (`devices`).\n",
+        "9102 (`store`), 9103 (`devices`) and 9104 (`jobs`).\n",
         "| name | type | labels | what it says |",
         "|---|---|---|---|",
     ]

@@ -16,8 +16,10 @@ from serve.exhaust.download import routes as downloads
 from serve.exhaust.requests import routes as requests
 from serve.fleet import devices, models, state, stream
 from serve.openapi import DESCRIPTION, install_docs
+from serve.register import routes as device_register
 from serve.services import Services
 from serve.stopping import told_to_stop
+from serve.sync import routes as sync
 from serve.wiring import open_services
 
 
@@ -54,7 +56,7 @@ def create_app(
     if services is not None:
         app.state.services = services
     install_error_handlers(app)
-    telemetry = (validate, trace, dimensions)
+    telemetry = (validate, trace, dimensions, sync, device_register)
     fleet = (register, fetched, files, devices, state, stream, models)
     assignments = (records, reports)
     exhaust = (downloads, requests)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated, Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -22,7 +21,6 @@ from midstream.dimensions import (
     Dimension,
     DimensionError,
     DimensionType,
-    check_id,
     make_dimension,
     max_line_bytes,
     parse_row,
@@ -30,11 +28,15 @@ from midstream.dimensions import (
 from midstream.kafka.dimension_publisher import PublishError
 from midstream.logs import get_logger
 from midstream.metrics import DIMENSION_ROWS
+from midstream.registry.auth import Principal
+from midstream.registry.errors import RegistryUnavailable
 from serve.auth import require_operator
 from serve.bodies import body_lines, read_body
 from serve.errors import ApiError
-from serve.openapi import error_replies
+from serve.openapi import error_replies, json_reply
+from serve.path_ids import decode_id
 from serve.services import Services, services_of
+from serve.sync.routes import begin_deletion, refuse_erased
 
 _log = get_logger(__name__)
 
@@ -83,17 +85,7 @@ def object_id(
     Raises:
         ApiError: 400 when it is no text in UTF-8, empty or too long.
     """
-    # The decoded path cannot be used: the server has put U+FFFD where bytes were not UTF-8.
-    raw_path: bytes = request.scope["raw_path"].partition(b"?")[0]
-    encoded = raw_path.removeprefix(b"/v1/dimensions/").partition(b"/")[2]
-    try:
-        id_ = unquote_to_bytes(encoded).decode()
-        check_id(id_)
-    except UnicodeDecodeError:
-        raise ApiError(400, "INVALID_ID", "the id in the path is not UTF-8") from None
-    except DimensionError as error:
-        raise ApiError(400, error.code, str(error)) from None
-    return id_
+    return decode_id(request, 3)
 
 
 _Type = Annotated[DimensionType, Depends(dimension_type)]
@@ -106,7 +98,7 @@ _Id = Annotated[str, Depends(object_id)]
     description="The body is the attributes, a JSON object (gzip too); they replace those of a lower version.",
     responses={
         200: {"content": {"application/json": {"example": {"type": "user", "id": "u1", "version": 1700000000000}}}},
-        **error_replies(400, 401, 403, 404, 408, 413, 415, 503),
+        **error_replies(400, 401, 403, 404, 408, 409, 413, 415, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -129,6 +121,7 @@ async def put_dimension(
     body = await read_body(
         request, max_bytes=limit, max_inflated_bytes=limit, timeout_ms=services.settings.body_timeout_ms
     )
+    await refuse_erased(services, type_, id_)
     try:
         row = make_dimension(type_, id_, body, services.clock.next(id_) if version is None else version, limit)
     except DimensionError as error:
@@ -186,6 +179,10 @@ async def post_dimensions(request: Request, services: _Services, type_: _Type) -
             # What was read before is on its way: the reply says how much of it is stored.
             error.details = await load.settle()
             raise
+        except RegistryUnavailable as error:
+            _log.warning("registry.unavailable", reason=str(error))
+            message = "the registry cannot be used now; try again"
+            raise ApiError(503, "REGISTRY_UNAVAILABLE", message, **await load.settle()) from None
         return JSONResponse(load.counts())
 
 
@@ -206,7 +203,7 @@ class _BulkLoad:
             timeout_ms=settings.body_timeout_ms,
         )
         async for lines in lines_:
-            await self._publication.add(self._read(lines, settings.max_dimension_bytes))
+            await self._publication.add(await self._wanted(self._read(lines, settings.max_dimension_bytes)))
             await asyncio.sleep(0)  # others' requests come in between, even when all is there at once
         await self._publication.finish()
         self._count_rows()
@@ -220,29 +217,38 @@ class _BulkLoad:
         return self.counts()
 
     def counts(self) -> dict[str, Any]:
-        return {"accepted": self._publication.acknowledged, "refused": self._refused, "errors": self._errors}
+        errors = sorted(self._errors, key=lambda error: int(error["line"]))
+        return {"accepted": self._publication.acknowledged, "refused": self._refused, "errors": errors}
 
     def _count_rows(self) -> None:
         DIMENSION_ROWS.labels(self._type, "accepted").inc(self._publication.acknowledged)
         DIMENSION_ROWS.labels(self._type, "refused").inc(self._refused)
 
-    def _read(self, lines: list[bytes | None], max_attributes_bytes: int) -> list[Dimension]:
-        rows: list[Dimension] = []
+    async def _wanted(self, rows: list[tuple[int, Dimension]]) -> list[Dimension]:
+        """Return the rows, each with its line, but those of erased objects."""
+        erased = await self._services.syncs.erased.among(self._type, [row.id for _, row in rows])
+        for line in (line for line, row in rows if row.id in erased):
+            self._refuse("ERASED", f"this {self._type} was erased, and is not taken again", line)
+        return [row for _, row in rows if row.id not in erased]
+
+    def _read(self, lines: list[bytes | None], max_attributes_bytes: int) -> list[tuple[int, Dimension]]:
+        rows: list[tuple[int, Dimension]] = []
         for line in lines:
             self._line += 1
             if line is None:
                 self._refuse("TOO_LARGE", "the line is longer than a row may be")
             elif line and not line.isspace():
                 try:
-                    rows.append(parse_row(self._type, line, self._services.clock, max_attributes_bytes))
+                    row = parse_row(self._type, line, self._services.clock, max_attributes_bytes)
+                    rows.append((self._line, row))
                 except DimensionError as error:
                     self._refuse(error.code, str(error))
         return rows
 
-    def _refuse(self, code: str, message: str) -> None:
+    def _refuse(self, code: str, message: str, line: int | None = None) -> None:
         self._refused += 1
         if len(self._errors) < MAX_ERRORS_SHOWN:
-            self._errors.append({"line": self._line, "code": code, "message": message})
+            self._errors.append({"line": self._line if line is None else line, "code": code, "message": message})
 
 
 @router.get(
@@ -276,6 +282,29 @@ async def get_dimension(services: _Services, type_: _Type, id_: _Id) -> Response
     if row is None:
         raise ApiError(404, "NOT_FOUND", f"there is no {type_} of this id")
     return Response(msgspec.json.encode(row), media_type="application/json")
+
+
+@router.delete(
+    "/v1/dimensions/{type}/{id:path}",
+    summary="Delete or erase one object",
+    description="Begins a job and names it: `GET /v1/sync/{node_id}`. The row is deleted, and so are its copies in "
+    "events. With `erase=true` the id is replaced by a pseudonym wherever it is stored, and not taken again.",
+    status_code=202,
+    responses={
+        **json_reply(202, {"node_id": "019ab1f0-2f4e-7d31-8a61-5b7c0a7f1e02"}),
+        **error_replies(400, 401, 403, 404, 409, 503),
+    },
+)
+async def delete_dimension(
+    request: Request,
+    services: _Services,
+    operator: Annotated[Principal, Depends(require_operator)],
+    type_: _Type,
+    id_: _Id,
+    erase: Annotated[bool, Query(description="Not only the row, but whatever tells of the object.")] = False,
+) -> JSONResponse:
+    """Begin a job, and say which."""
+    return await begin_deletion(services, operator, request, type_, id_, erase=erase)
 
 
 def _kafka_away(error: PublishError, **details: Any) -> ApiError:

@@ -15,6 +15,9 @@ from midstream.registry.errors import RegistryUnavailable, Unauthorized
 from midstream.registry.fleet.errors import FleetError
 from serve.assignments.refused import RefusedError
 from serve.exhaust.envelope import INTERNAL, INVALID_DATA, envelope
+from serve.register.envelope import ROOT, error_body
+from serve.sync.envelope import PATH as _SYNC
+from serve.sync.envelope import refusal
 
 _log = get_logger(__name__)
 
@@ -56,7 +59,7 @@ def error_reply(status: int, code: str, message: str, **details: Any) -> JSONRes
 
 def _reply(request: Request, status: int, code: str, message: str, **details: Any) -> JSONResponse:
     """Make a reply in the form of the API that was called: devices and their operators read ``error`` alone, learning
-    platforms ``detail`` and ``status_code``."""
+    platforms ``detail`` and ``status_code``, partners, who registers a device and who asks for a sync an envelope."""
     reply = error_reply(status, code, message, **details)
     path = request.url.path
     headers = {name: value for name, value in reply.headers.items() if name in ("retry-after", "www-authenticate")}
@@ -66,10 +69,16 @@ def _reply(request: Request, status: int, code: str, message: str, **details: An
         return JSONResponse({"error": message}, status, headers)
     if _is_under(path, _ASSIGNMENTS):
         return JSONResponse({"detail": message, "status_code": status}, status, headers)
+    if _is_under(path, _SYNC):
+        if code == "REGISTRY_UNAVAILABLE":
+            status = 500  # what its clients know; the header says when to try again, all the same
+        return JSONResponse(refusal(request.headers, status, code, message), status, headers)
     if _is_under(path, *_EXHAUST):
         return JSONResponse(
             envelope("", err=INVALID_DATA if status < 500 else INTERNAL, errmsg=message), status, headers
         )
+    if _is_under(path, ROOT):
+        return JSONResponse(error_body(path, status, code, message, **details), status, headers)
     return reply
 
 

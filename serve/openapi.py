@@ -16,10 +16,12 @@ DESCRIPTION = """\
 Telemetry in, countable events in ClickHouse out: each exactly once, or in a place that says why not.
 
 Send batches to `/api/data/v1/telemetry`; try them before with `/v1/validate`, ask after them with `/v1/trace`; push the
-objects that events speak of to `/v1/dimensions`. Every call but the probes needs `Authorization: Bearer TOKEN`, which
-`midstream token create NAME` prints. Devices call `/v1/devices` with the access key that registering gave them;
-operators follow them at `/v1/fleet`. Learning platforms keep learners' records at `/v1/assignment`, with users' tokens.
-Partners download the raw events that are theirs, day by day, from `/v1/datasets`, with a licence key.
+objects that events speak of to `/v1/dimensions`; apps register their device at `/v3/device`. Every call but the probes
+needs `Authorization: Bearer TOKEN`, which `midstream token create NAME` prints. Devices call `/v1/devices` with the
+access key that registering gave them; operators follow them at `/v1/fleet`. Learning platforms keep learners' records
+at `/v1/assignment`, with users' tokens. Partners download the raw events that are theirs, day by day, from
+`/v1/datasets`, with a licence key.
+`/api/data/v1/index/sync` makes ClickHouse agree with where those objects come from; `/v1/sync` tells how far it is.
 """
 
 _ERROR_SCHEMA = {
@@ -34,7 +36,7 @@ MEANINGS = {
     403: "The token's credential may not do this.",
     404: "There is no such thing.",
     408: "The body came too slowly.",
-    409: "It is taken.",
+    409: "It is taken, or it is too late.",
     413: "Larger than the limit.",
     415: "An encoding that cannot be read.",
     422: "What no retry can mend.",

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from fastapi import Request
 
 from midstream.dimensions import Dimension, VersionClock
+from midstream.ip_location import IpLocations
 from midstream.registry.academies.access import Access
 from midstream.registry.auth import Principal
 from midstream.registry.credentials import Issued
@@ -21,6 +22,8 @@ from serve.control import Control
 from serve.exhaust.service import Exhaust
 from serve.fleet.store import StoreCalls
 from serve.readiness import Readiness
+from serve.register.devices import DeviceRegister
+from serve.sync.service import Syncs
 from serve.validations import Validations
 
 MAX_BULK_LOADS = 4
@@ -120,6 +123,12 @@ class Services:
     """Learners' records."""
     exhaust: Exhaust
     """Datasets for partners."""
+    device_register: DeviceRegister
+    """What devices said of themselves when they registered."""
+    ip_locations: IpLocations
+    """Where internet addresses are."""
+    syncs: Syncs
+    """Jobs of data sync."""
     clock: VersionClock = field(default_factory=VersionClock)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end."""

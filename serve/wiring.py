@@ -11,8 +11,10 @@ from functools import partial
 from aiokafka.errors import KafkaError
 
 from midstream.clickhouse.client import ClickHouseError
+from midstream.dimensions import VersionClock
 from midstream.events.judge import Judge
 from midstream.events.schemas import load_schemas
+from midstream.ip_location import CHECK_EVERY_S, IpLocations
 from midstream.kafka.dimension_publisher import DimensionPublisher
 from midstream.kafka.groups import GroupStates
 from midstream.logs import get_logger
@@ -30,7 +32,11 @@ from serve.finder import DimensionFinder, LazyClient
 from serve.fleet.store import ClickHouseStore, StoreCalls
 from serve.fleet.watch import FleetWatch
 from serve.readiness import CHECK_TIMEOUT_S, OK, Check, Readiness
+from serve.register.devices import DeviceRegister
+from serve.register.rows import find_rows
+from serve.repeating import Repeating
 from serve.services import Services
+from serve.sync.service import open_syncs
 from serve.validations import Validations
 
 _log = get_logger(__name__)
@@ -46,9 +52,11 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
 
     Raises:
         midstream.events.schemas.SchemaError: a deployment's own schema cannot be used.
+        midstream.settings.SettingsError: the file of IP locations cannot be used.
         midstream.registry.errors.RegistryUnavailable: the registry cannot be opened.
     """
     schemas = load_schemas(settings.schemas)
+    ip_locations = IpLocations(settings.ip_locations)
     async with AsyncExitStack() as stack:
         authenticator = Authenticator(settings)
         stack.callback(authenticator.close)
@@ -65,6 +73,15 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         stack.callback(reader.close)
         tracer = Tracer(settings, judge, reader.rows)
         stack.push_async_callback(tracer.close)
+        clock = VersionClock()
+        device_register = DeviceRegister(settings, partial(find_rows, reader.rows), publisher, clock)
+        device_register.start()
+        stack.push_async_callback(device_register.close)
+        refreshing = Repeating(
+            "ip-locations", partial(asyncio.to_thread, ip_locations.refresh), CHECK_EVERY_S, at_once=False
+        )
+        refreshing.start()
+        stack.push_async_callback(refreshing.close)
         control = Control(settings)
         stack.callback(control.close)
         device_cache = FlagsCache(settings)
@@ -76,6 +93,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         stack.push_async_callback(fleet_watch.close)
         assignments = await stack.enter_async_context(open_assignments(settings))
         exhaust = await stack.enter_async_context(open_exhaust(settings))
+        syncs = stack.enter_context(open_syncs(settings))
         groups = GroupStates(settings, _CHECK_TIMEOUT_MS)
         stack.push_async_callback(groups.close)
         probe = LazyClient(settings, timeout_ms=_CHECK_TIMEOUT_MS)
@@ -105,6 +123,10 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
             fleet_watch=fleet_watch,
             assignments=assignments,
             exhaust=exhaust,
+            device_register=device_register,
+            ip_locations=ip_locations,
+            clock=clock,
+            syncs=syncs,
         )
 
 

@@ -26,7 +26,7 @@ from midstream.settings import Settings
 READY_TIMEOUT_S = 90.0
 """Longest wait for the base URL to be ready once Kafka and ClickHouse are."""
 
-WORKERS = ("validate", "store", "devices")
+WORKERS = ("validate", "store", "devices", "jobs")
 
 _ANSWERS_PER_WORKER = 4
 _LOOK_INTERVAL_S = 0.5

@@ -30,6 +30,7 @@ def ports_of(settings: Settings) -> list[PortUse]:
         PortUse(settings.validate_metrics_port, local, "MIDSTREAM_VALIDATE_METRICS_PORT", "metrics of validate"),
         PortUse(settings.store_metrics_port, local, "MIDSTREAM_STORE_METRICS_PORT", "metrics of store"),
         PortUse(settings.devices_metrics_port, local, "MIDSTREAM_DEVICES_METRICS_PORT", "metrics of devices"),
+        PortUse(settings.jobs_metrics_port, local, "MIDSTREAM_JOBS_METRICS_PORT", "metrics of jobs"),
     ]
     if not settings.kafka:
         uses.append(PortUse(settings.local_kafka_port, local, "MIDSTREAM_LOCAL_KAFKA_PORT", "Kafka"))

@@ -44,6 +44,7 @@ def programs_of(settings: Settings) -> list[Program]:
     """Return the processes of a pipeline: those that take data in stop first, what keeps it stops last."""
     programs = [
         Program("web", "deploy.local.web", 50, settings.drain_timeout_ms // 1000 + 3),
+        Program("jobs", "serve.jobs", 45, 15),
         Program("validate", "processors.validate", 40, 8),
         Program("store", "processors.store", 30, 8),
         Program("devices", "processors.devices", 35, 8),

@@ -27,6 +27,7 @@ from uvicorn.supervisors import Multiprocess
 
 from midstream.heap import settle_heap
 from midstream.logs import configure_logs, get_logger
+from midstream.mmdb import check_ip_locations
 from midstream.settings import Settings, SettingsError, get_settings
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def main() -> int:
     try:
         settings = get_settings()
         configure_logs(settings, "web")
+        check_ip_locations(settings.ip_locations)
         bound = bind(settings.host, settings.port)
         prepare_metrics_folder(settings)
     except (SettingsError, BindError) as error:

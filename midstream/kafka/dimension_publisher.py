@@ -50,11 +50,22 @@ class DimensionPublisher:
         Raises:
             PublishError: it did not within ``kafka_timeout_ms``.
         """
+        await self._send(row.key, encode_dimension(row))
+
+    async def forget(self, row: Dimension) -> None:
+        """Have Kafka forget an object whose last row this is, when it compacts the topic next; return when it has
+        acknowledged that.
+
+        Raises:
+            PublishError: it did not within ``kafka_timeout_ms``.
+        """
+        await self._send(row.key, None)
+
+    async def _send(self, key: bytes, value: bytes | None) -> None:
         producer, partitions = await self.connect()
-        key, value = row.key, encode_dimension(row)
         # Not as a batch of its own: rows that come at the same time share one.
         sending = producer.send(DIMENSIONS.name, value, key, partition=partition_of(key, partitions))
-        future = await self._submit(sending, len(key) + len(value))
+        future = await self._submit(sending, len(key) + len(value or b""))
         await asyncio.wait([future], timeout=self.timeout_s)  # leaves it uncancelled: the producer holds it
         if not future.done():
             raise PublishError("Kafka did not acknowledge in time")

@@ -18,7 +18,7 @@ from tests.chaos.case import Case, Plan, Run
 from tests.chaos.judge import Judgement, collect, judge
 from tests.chaos.results import Result
 from tests.chaos.traffic import Traffic
-from tests.chaos.world import BROKER, DEVICES, ENGINE, WEB, World
+from tests.chaos.world import BROKER, DEVICES, ENGINE, JOBS, WEB, World
 from tests.support.pipeline import ROOT
 
 _POLL_S = 0.5
@@ -89,7 +89,7 @@ def _heal(world: World) -> None:
     for proxy in world.proxies.values():
         proxy.set(Fault.NONE)
     world.keeper.thaw()
-    world.keeper.start(BROKER, ENGINE, *world.workers("validate"), *world.workers("store"), DEVICES, WEB)
+    world.keeper.start(BROKER, ENGINE, *world.workers("validate"), *world.workers("store"), DEVICES, JOBS, WEB)
     spare = [name for stage in ("validate", "store") for name in world.spare_workers(stage)]
     world.keeper.stop(*(name for name in spare if world.keeper.pid(name)))
 

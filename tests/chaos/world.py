@@ -32,7 +32,7 @@ from tests.support.pipeline import ROOT
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
-BROKER, ENGINE, DEVICES, WEB = "broker", "engine", "devices", "web"
+BROKER, ENGINE, DEVICES, JOBS, WEB = "broker", "engine", "devices", "jobs", "web"
 
 SESSION_TIMEOUT_S = 6.0
 """How long Kafka waits for a silent worker here: the least that it takes."""
@@ -86,7 +86,7 @@ class World:
         self.proxies: dict[str, Proxy] = {}
         self.token = ""
         self._stack = ExitStack()
-        ports = iter(free_ports(10 + 2 * _WORKERS_AT_MOST + 4))
+        ports = iter(free_ports(11 + 2 * _WORKERS_AT_MOST + 4))
         self._metrics_ports = {
             (stage, number): next(ports) for stage in ("validate", "store") for number in range(_WORKERS_AT_MOST)
         }
@@ -103,6 +103,7 @@ class World:
                 "validate_metrics_port": self._metrics_ports["validate", 0],
                 "store_metrics_port": self._metrics_ports["store", 0],
                 "devices_metrics_port": next(ports),
+                "jobs_metrics_port": next(ports),
                 "partitions": shape.partitions,
                 "kafka_session_timeout_ms": int(SESSION_TIMEOUT_S * 1000),
                 **(settings or {}),
@@ -165,7 +166,7 @@ class World:
         self.keeper.start(BROKER, ENGINE)
         prepare_stores(self.settings, Flag(), lambda: None)
         self.token = demo_token(self.settings)
-        self.keeper.start(*self.workers("validate"), *self.workers("store"), DEVICES, WEB)
+        self.keeper.start(*self.workers("validate"), *self.workers("store"), DEVICES, JOBS, WEB)
         self.wait_ready()
 
     def workers(self, stage: str) -> list[str]:
@@ -249,6 +250,7 @@ class World:
         add(BROKER, "tests.chaos.standins.broker" if listeners else "deploy.local.broker", CHAOS_LISTENERS=text)
         add(ENGINE, "deploy.local.engine")
         add(DEVICES, "processors.devices")
+        add(JOBS, "serve.jobs")
         add(WEB, "deploy.local.web", **self._kafka_env("collector"))
         for (stage, number), port in self._metrics_ports.items():
             standin = self.shape.standins.get(stage, "")

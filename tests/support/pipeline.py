@@ -27,7 +27,7 @@ STOP_TIMEOUT_S = 60.0
 
 
 class Pipeline:
-    """Kafka, ClickHouse engine, validate, store, devices and web, as `make run` starts them.
+    """Kafka, ClickHouse engine, validate, store, devices, jobs and web, as `make run` starts them.
 
     Settings are given by their names (``seal_interval_ms=50``); ports are free ones unless given. As a context
     manager it is started on entry and stopped on exit; the home and the ports stay the same from start to start.
@@ -156,7 +156,7 @@ class Pipeline:
         wait_until("no process is left", lambda: not find_processes(self.home), timeout_s)
 
     def pid_of(self, name: str) -> int:
-        """Return the pid of a supervised process (kafka, engine, validate, store, devices, web); 0: none runs."""
+        """Return the pid of a supervised process (kafka, engine, validate, store, devices, jobs, web); 0: none runs."""
         return SupervisorClient(self.home.socket).processes()[name].pid
 
     def kill(self, name: str) -> int:

@@ -14,6 +14,7 @@ PORT_SETTINGS = (
     "validate_metrics_port",
     "store_metrics_port",
     "devices_metrics_port",
+    "jobs_metrics_port",
 )
 
 # Below the range from which systems take the ports of outgoing connections (Linux: from 32768): a port there could be

@@ -14,9 +14,10 @@ import pytest
 
 from midstream.clickhouse.client import ClickHouseError
 from midstream.devices.report import read_report
-from midstream.dimensions import Dimension
+from midstream.dimensions import Dimension, VersionClock
 from midstream.events.judge import Judge
 from midstream.events.schemas import Schemas, load_schemas
+from midstream.ip_location import IpLocations
 from midstream.kafka.dimension_publisher import PublishError
 from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
@@ -31,7 +32,10 @@ from serve.exhaust.service import open_exhaust
 from serve.fleet.store import StoreCalls
 from serve.fleet.watch import FleetWatch
 from serve.readiness import OK, Readiness
+from serve.register.attributes import NO_ROW, Row
+from serve.register.devices import DeviceRegister
 from serve.services import Services
+from serve.sync.service import Syncs, open_syncs
 from serve.validations import Validations
 from tests.support.no_kafka import NoKafka
 
@@ -80,6 +84,34 @@ class FakeFinder:
         if self.away:
             raise ClickHouseError("no answer from ClickHouse: secret-host", None)
         return self.rows.get((type_, id_))
+
+
+class FakeDevices:
+    """Devices' rows in ClickHouse, and what is published of them; a test copies the one to the other."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.asked: list[list[str]] = []
+        self.away = False
+
+    def find(self, dids: Sequence[str]) -> list[Row]:
+        self.asked.append(list(dids))
+        if self.away:
+            raise ClickHouseError("no answer from ClickHouse: secret-host", None)
+        return [self.rows.get(did, NO_ROW) for did in dids]
+
+
+class FakeAlive:
+    """Knows the objects that a test names."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.away = False
+
+    async def alive(self, type_: str, ids: Sequence[str]) -> set[str]:
+        if self.away:
+            raise ClickHouseError("no answer from ClickHouse: secret-host", None)
+        return self.ids & set(ids)
 
 
 class FakeTracer:
@@ -167,6 +199,21 @@ def finder() -> FakeFinder:
 
 
 @pytest.fixture
+def stored_devices() -> FakeDevices:
+    return FakeDevices()
+
+
+@pytest.fixture
+def ip_locations() -> IpLocations:
+    return IpLocations(None)
+
+
+@pytest.fixture
+def alive_objects() -> FakeAlive:
+    return FakeAlive()
+
+
+@pytest.fixture
 def tracer() -> FakeTracer:
     return FakeTracer()
 
@@ -188,6 +235,9 @@ async def services(
     credentials: Credentials,
     publisher: FakePublisher,
     finder: FakeFinder,
+    stored_devices: FakeDevices,
+    ip_locations: IpLocations,
+    alive_objects: FakeAlive,
     tracer: FakeTracer,
     device_store: MemoryStore,
     parts: Parts,
@@ -205,6 +255,9 @@ async def services(
     validations = Validations(settings, Judge(schemas, settings.max_event_bytes, settings.max_event_depth))
     assignments = await stack.enter_async_context(open_assignments(settings, NoKafka()))
     exhaust = await stack.enter_async_context(open_exhaust(settings))
+    clock = VersionClock()
+    device_register = DeviceRegister(settings, stored_devices.find, publisher, clock)
+    syncs = stack.enter_context(open_syncs(settings))
     yield Services(
         settings=settings,
         authenticator=authenticator,
@@ -221,7 +274,12 @@ async def services(
         fleet_watch=watch,
         assignments=assignments,
         exhaust=exhaust,
+        device_register=device_register,
+        ip_locations=ip_locations,
+        clock=clock,
+        syncs=Syncs(syncs.calls, syncs.erased, alive_objects, wait_s=0.5),
     )
+    await device_register.close()
     await stack.aclose()
     await watch.close()
     stored.close()

@@ -39,6 +39,13 @@ async def test_the_document_names_every_endpoint_and_its_replies(client: httpx.A
         ("/v1/dimensions/{type}/{id}", "get"): {"200", "401", "403", "404", "503"},
         ("/v1/dimensions/{type}", "post"): {"200", "400", "401", "403", "404", "503"},
         ("/api/api-manager/v1/consumer/{name}/credential/register", "post"): {"200", "400", "401", "403", "409", "503"},
+        ("/v3/device/register/{did}", "post"): {"200", "400", "401", "408", "413", "415", "503"},
+        ("/v3/device/profile/{did}", "get"): {"200", "400", "401", "503"},
+        ("/v1/dimensions/{type}/{id}", "delete"): {"202", "400", "401", "403", "404", "409", "503"},
+        ("/api/data/v1/index/sync", "post"): {"200", "400", "401", "403", "408", "413", "415", "500", "503"},
+        ("/v1/sync", "get"): {"200", "400", "401", "403", "404", "503"},
+        ("/v1/sync/{id}", "get"): {"200", "401", "403", "404", "503"},
+        ("/v1/sync/{id}/cancel", "post"): {"202", "401", "403", "404", "409", "503"},
         ("/health", "get"): {"200"},
         ("/accepting", "get"): {"200", "503"},
         ("/ready", "get"): {"200", "503"},
@@ -110,3 +117,25 @@ async def test_the_document_shows_partners_what_they_can_do(client: httpx.AsyncC
             )
         }
     assert list(download["post"]["responses"]["200"]["content"]) == ["application/zip"]
+
+
+async def test_the_document_shows_each_code_and_form_of_a_sync(
+    client: httpx.AsyncClient, operator: dict[str, str]
+) -> None:
+    operation = (await client.get("/openapi.json")).json()["paths"]["/api/data/v1/index/sync"]["post"]
+    forms = operation["requestBody"]["content"]
+    assert set(forms) == {"application/json", "application/x-www-form-urlencoded", "multipart/form-data"}
+    examples = operation["responses"]["400"]["content"]["application/json"]["examples"]
+    assert {code: example["value"]["params"]["err"] for code, example in examples.items()} == {
+        code: code for code in ("UOS_0003", "UOS_0028", "UOS_0061", "UOS_0072")
+    }
+    shown = operation["responses"]["200"]["content"]["application/json"]["example"]
+    example = forms["application/json"]["example"]
+    del example["request"]["operationType"]
+    real = (await client.post("/api/data/v1/index/sync", json=example, headers=operator)).json()
+    del shown["result"]["esSyncResponse"]
+    assert (set(real), set(real["params"]), set(real["result"])) == (
+        set(shown),
+        set(shown["params"]),
+        set(shown["result"]),
+    )

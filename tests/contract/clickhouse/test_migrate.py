@@ -67,7 +67,7 @@ EXPECTED = {
     "events": "mid eid ver ets ets_original received_at stored_at sent_at channel env did sid actor_id actor_type "
     "pdata_id pdata_pid pdata_ver object_id object_type object_ver object_rollup context_rollup cdata tags edata "
     "edata_type edata_id edata_pageid edata_subtype edata_duration user device content location flags batch_id "
-    "event_index late raw",
+    "event_index late raw collection organisation batch collection_id organisation_id course_batch_id",
     "duplicates": "mid eid did channel batch_id event_index received_at first_batch_id first_received_at differs",
     "rejects": "mid eid did channel batch_id event_index received_at code pointer message raw scope events",
     "batches": "batch_id msgid received_at sent_at did channel app credential bytes events sequence collector topic "
@@ -76,7 +76,7 @@ EXPECTED = {
     "collectors": "id low at open spooled_batches spooled_bytes oldest",
     "progress": "topic partition complete_offset published_at since",
     "losses": "minute events checked_at",
-    "dimensions": "type id attributes version deleted updated_at",
+    "dimensions": "type id attributes version deleted updated_at stored_at",
     "device_state": "device_id key value at received_at",
     "device_history": "device_id key value at at_original received_at report_id",
     "assignment_telemetry": "academy_id user_id asset_slug id telemetry metrics engagement_score frustration_score "

@@ -28,7 +28,7 @@ NAMES = {
 
 
 def columns() -> dict[str, set[str]]:
-    found = {}
+    found: dict[str, set[str]] = {}
     for migration in load_migrations():
         for statement in render_statements(migration.text, ""):
             match = re.match(r"CREATE TABLE IF NOT EXISTS (\w+)\n\((.*?)\n\)\n", statement, re.DOTALL)
@@ -36,7 +36,9 @@ def columns() -> dict[str, set[str]]:
                 lines = (line.split()[0] for line in match[2].splitlines() if line.strip())
                 found[match[1]] = {name for name in lines if re.fullmatch(r"[a-z_]+", name)}
             elif match := re.match(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) (?!.* MATERIALIZED )", statement):
-                found[match[1]].add(match[2])  # of a materialized one, which SELECT * does not show, nobody asks
+                found.setdefault(match[1], set()).add(
+                    match[2]
+                )  # of a materialized one, which SELECT * does not show, nobody asks
     return found
 
 

@@ -56,5 +56,6 @@ def test_an_address_that_is_not_ours_is_named() -> None:
 def test_what_runs_elsewhere_needs_no_port_here() -> None:
     names = {use.setting for use in ports_of(settings(kafka="k:9092", clickhouse="http://c:8123/x"))}
     assert names == {
-        f"MIDSTREAM_{name}PORT" for name in ("", "VALIDATE_METRICS_", "STORE_METRICS_", "DEVICES_METRICS_")
+        f"MIDSTREAM_{name}PORT"
+        for name in ("", "VALIDATE_METRICS_", "STORE_METRICS_", "DEVICES_METRICS_", "JOBS_METRICS_")
     }

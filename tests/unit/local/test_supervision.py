@@ -161,6 +161,6 @@ def test_no_supervisor_is_an_error_of_its_own(home: Home) -> None:
 
 def test_what_takes_data_in_stops_first_and_what_keeps_it_last() -> None:
     programs = sorted(programs_of(Settings()), key=lambda program: -program.priority)
-    assert [program.name for program in programs] == ["web", "validate", "devices", "store", "engine", "kafka"]
+    assert [program.name for program in programs] == ["web", "jobs", "validate", "devices", "store", "engine", "kafka"]
     apart = Settings.model_validate({"kafka": "k:9092", "clickhouse": "http://c:8123/midstream"})
-    assert {program.name for program in programs_of(apart)} == {"web", "validate", "store", "devices"}
+    assert {program.name for program in programs_of(apart)} == {"web", "jobs", "validate", "store", "devices"}
