@@ -8,8 +8,10 @@ import pytest
 
 from tests.integration import containers
 from tests.integration.closed_days import ClosedDays, run_closed_days
+from tests.integration.jobs import REPAIR_MS, write_sources
 from tests.integration.outside import Outside, processes_of
 from tests.support.faketime import why_no_faketime
+from tests.support.ip_locations import SOME_ADDRESS, city_record, write_locations
 from tests.support.pipeline import Pipeline
 
 
@@ -35,11 +37,16 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     containers where a Docker engine answers.
     """
     home = tmp_path_factory.mktemp("shared") / "a home"
+    common = {
+        "ip_locations": write_locations(home.with_name("places.mmdb"), {SOME_ADDRESS: city_record("Kerala", "Kochi")}),
+        "dimension_sources": write_sources(home.with_name("sources")),
+        "dimension_repair_ms": REPAIR_MS,
+    }
     if request.param == "local":
-        with Pipeline(home) as running:
+        with Pipeline(home, **common) as running:
             yield running
     else:
-        with containers.stores() as settings, Pipeline(home, **settings) as running:
+        with containers.stores() as settings, Pipeline(home, **common, **settings) as running:
             yield running
 
 

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 Event = dict[str, Any]
 
 EXAMPLES = ROOT / "schemas" / "telemetry" / "3.0" / "examples"
-WORKERS = ("validate", "store", "devices", "web")
+WORKERS = ("validate", "store", "devices", "jobs", "web")
 
 
 def unique(prefix: str) -> str:

@@ -11,13 +11,18 @@ from pathlib import Path
 from tests.support.pipeline import Pipeline
 
 
+def blocks_of(page: Path, language: str) -> list[str]:
+    """Return the contents of a page's code blocks of a language; "": of those that name none."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for named, text in blocks if named == language]
+
+
 def run_page(
     page: Path, pipeline: Pipeline, folder: Path, changes: Iterable[tuple[str, str]]
 ) -> subprocess.CompletedProcess[str]:
     """Run all ``sh`` blocks of a page as one script in a folder; each of ``changes`` is another name for something
     that the page names, such as a port. Fails when a command does."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    script = "set -euo pipefail\n" + "\necho\n".join(blocks)
+    script = "set -euo pipefail\n" + "\necho\n".join(blocks_of(page, "sh"))
     for here, there in changes:
         assert here in script
         script = script.replace(here, there)

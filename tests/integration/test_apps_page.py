@@ -17,5 +17,6 @@ def test_commands_run_as_they_stand(pipeline: Pipeline, tmp_path: Path) -> None:
         (".venv/bin/midstream", f"{sys.executable} -m midstream.cli"),
     )
     done = run_page(PAGE, pipeline, tmp_path, changes)
-    assert done.stdout.count('"status":"successful"') == 3  # two batches and a registered credential
+    # Two batches, a device that registered, its profile, and a registered credential.
+    assert done.stdout.count('"status":"successful"') == 5
     assert '"failed"' not in done.stdout

@@ -23,7 +23,13 @@ SMALL_BATCHES = 500
 MIB = 1024 * 1024
 MORE_BATCHES = 5_000
 # Of one process, the web workers each; and what it may use more for the events after the first 200,000.
-MAX_RSS_BYTES = {"validate": 320 * MIB, "store": 400 * MIB, "devices": 240 * MIB, "web": 240 * MIB}
+MAX_RSS_BYTES = {
+    "validate": 320 * MIB,
+    "store": 400 * MIB,
+    "devices": 240 * MIB,
+    "jobs": 160 * MIB,
+    "web": 240 * MIB,
+}
 MAX_GROWTH_BYTES = 96 * MIB
 
 SAMPLE_S = 0.5

@@ -5,11 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from itertools import chain
 from urllib.parse import quote
 
+import httpx
 import pytest
 
-from tests.integration.outside import Outside, Row, make_event, unique
+from midstream import topics
+from midstream.dimensions import encode_dimension
+from midstream.erased import SUBKEY, ErasedKey, erased_row
+from midstream.registry.keyfile import derive_key
+from midstream.settings import Settings
+from tests.integration.outside import Outside, Record, Row, make_event, now_ms, produce, unique
+from tests.support.ip_locations import SOME_ADDRESS
 from tests.support.waiting import wait_until
 
 FRESH_S = 2.0
@@ -93,6 +104,63 @@ def test_the_location_is_the_devices_where_the_user_has_none(
     put(outside, "user", people.user, {"board": "State"})
     put(outside, "device", people.device, attributes)
     assert json.loads(people.send()["location"]) == {"state": "Goa", "district": "South", "from": source}
+
+
+def test_the_location_is_that_of_a_device_that_registered(outside: Outside, people: People) -> None:
+    """From its address first; then its user says where it is. What the address was is kept nowhere."""
+    path = f"/v3/device/register/{quote(people.device, safe='')}"
+    declared = {"state": "Goa", "district": "North Goa"}
+    for said, expected in (
+        ({"ip_addr": SOME_ADDRESS, "fcmToken": "t-1"}, {"state": "Kerala", "district": "Kochi", "from": "ip-resolved"}),
+        ({"userDeclaredLocation": declared}, declared | {"from": "user-declared"}),
+    ):
+        response = outside.post(json.dumps({"request": said}).encode(), path=path)
+        assert response.status_code == 200, response.text
+        assert response.json()["result"] == {"message": "Device registered successfully", "actions": []}
+        time.sleep(FRESH_S)
+        row = people.send()
+        assert json.loads(row["location"]) == expected
+    assert json.loads(row["flags"])["device"] == "found"
+    assert json.loads(row["device"]) == {
+        "fcmToken": "t-1",
+        "ipLocation": {"state": "Kerala", "district": "Kochi"},
+        "userDeclaredLocation": declared,
+    }
+    response = outside.http.get(
+        path.replace("/register/", "/profile/"), headers={"authorization": f"Bearer {outside.token}"}
+    )
+    assert response.json()["result"] == {
+        "userDeclaredLocation": declared,
+        "ipLocation": {"state": "Kerala", "district": "Kochi"},
+    }
+
+
+def test_registrations_at_once_in_all_processes_lose_nothing(outside: Outside) -> None:
+    """Each asks a process of the api on a connection of its own; what one did not know of another is put back."""
+    dids = [unique("d") for _ in range(10)]
+    said: list[Row] = [
+        {"producer": "p"},
+        {"dspec": {"os": "x"}},
+        {"uaspec": {"agent": "y"}},
+        {"fcmToken": "t"},
+        {"first_access": 5},
+        {"userDeclaredLocation": {"state": "Goa", "district": "North Goa"}},
+    ]
+
+    def register(did: str, one: Row) -> int:
+        headers = {"authorization": f"Bearer {outside.token}"}
+        url = f"{outside.pipeline.base_url}/v3/device/register/{did}"
+        return httpx.post(url, json={"request": one}, headers=headers, timeout=30, trust_env=False).status_code
+
+    with ThreadPoolExecutor(len(said)) as threads:
+        for did in dids:
+            assert set(threads.map(partial(register, did), said)) == {200}
+    expected = {name: value for one in said for name, value in one.items()}
+    sql = "SELECT attributes FROM dimensions WHERE type = 'device' AND id IN {ids:Array(String)}"
+    wait_until(
+        "ClickHouse has all of it",
+        lambda: [json.loads(row["attributes"]) for row in outside.rows(sql, ids=dids)] == [expected] * len(dids),
+    )
 
 
 def test_a_miss_passes_and_is_flagged(people: People) -> None:
@@ -192,3 +260,80 @@ def test_an_id_is_data_in_the_look_up_too(outside: Outside, people: People) -> N
     assert outside.operate("POST", "/v1/dimensions/user", body).json()["accepted"] == 1
     time.sleep(FRESH_S)
     assert json.loads(people.send()["user"]) == {"n": 1}
+
+
+def test_every_event_posted_two_seconds_after_a_push_carries_it(outside: Outside) -> None:
+    """However the workers stood to the object: its row held, known to be missing, or never heard of. Events go on all
+    the while, so that some are denormalised at each moment between."""
+    everybody = {kind: [People(outside) for _ in range(4)] for kind in ("held", "missing", "unknown")}
+    for people in everybody["held"]:
+        put(outside, "user", people.user, {"grade": 6})
+    for people in everybody["held"] + everybody["missing"]:
+        people.send()
+    pushed: dict[str, float] = {}
+    posted: list[tuple[str, str, float]] = []
+    until = time.monotonic() + 2 * FRESH_S
+    while time.monotonic() < until:
+        for people in chain(*everybody.values()):
+            if people.user not in pushed:
+                put(outside, "user", people.user, {"grade": 7}, wait=False)
+                pushed[people.user] = time.monotonic()
+            event = make_event(actor=people.user, did=people.device)
+            posted.append((event["mid"], people.user, time.monotonic()))
+            outside.send([event])
+    rows = wait_until("they are stored", lambda: every(outside.events([mid for mid, _, _ in posted]), len(posted)))
+    late = [at - pushed[user] for mid, user, at in posted if json.loads(rows[mid]["user"] or "{}") != {"grade": 7}]
+    assert max(late, default=0) < FRESH_S
+    assert [at for _, user, at in posted if at - pushed[user] > FRESH_S]  # there were some
+
+
+def every(rows: dict[str, Row], number: int) -> dict[str, Row] | None:
+    return rows if len(rows) == number else None
+
+
+def test_collection_organisation_and_batch_stand_beside_the_event(outside: Outside, people: People) -> None:
+    course, organisation, batch = unique("do"), unique("org"), unique("batch")
+    put(outside, "content", course, {"name": "A course"})
+    put(outside, "organisation", organisation, {"name": "A school"})
+    row = people.send(
+        object={"id": people.content, "type": "Content", "rollup": {"l1": course}},
+        context={
+            "channel": "c", "env": "home", "did": people.device, "rollup": {"l1": organisation},
+            "cdata": [{"type": "Session", "id": "s"}, {"type": "CourseBatch", "id": batch}],
+        },
+    )  # fmt: skip
+    assert json.loads(row["collection"]) == {"name": "A course"}
+    assert json.loads(row["organisation"]) == {"name": "A school"}
+    assert row["batch"] == ""
+    assert (row["collection_id"], row["organisation_id"], row["course_batch_id"]) == (course, organisation, batch)
+    flags = json.loads(row["flags"])
+    assert flags == dict.fromkeys(("user", "device", "content"), "missing") | {
+        "collection": "found",
+        "organisation": "found",
+        "batch": "missing",
+    }
+
+
+def test_the_row_says_when_it_was_stored(outside: Outside, people: People) -> None:
+    before = outside.value("SELECT now64(3, 'UTC')")
+    put(outside, "user", people.user, {"grade": 6})
+    row = known(outside, "user", people.user)
+    assert row is not None
+    assert row["stored_at"] >= before - timedelta(seconds=1)
+
+
+def test_what_an_erased_user_sends_later_is_stored_under_a_pseudonym(outside: Outside, people: People) -> None:
+    put(outside, "user", people.user, {"name": "Gone"})
+    home = Settings.model_validate({"home": outside.pipeline.home.root})
+    digest = ErasedKey(derive_key(home, SUBKEY)).digest("user", people.user)
+    row = erased_row(digest, now_ms())
+    produce(outside.pipeline, topics.DIMENSIONS.name, [Record(key=row.key, value=encode_dimension(row))])
+    time.sleep(FRESH_S)
+    row = people.send(tags=[people.user])
+    assert row["actor_id"] == f"erased-{digest}"
+    assert (row["user"], json.loads(row["flags"])["user"]) == ("", "missing")
+    assert people.user not in str(row)
+    assert json.loads(row["raw"])["actor"]["id"] == f"erased-{digest}"
+    for method in ("GET", "PUT"):
+        assert outside.operate(method, f"/v1/dimensions/erased/{digest}", {}).status_code == 404
+    assert known(outside, "erased", digest) is None

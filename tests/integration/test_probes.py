@@ -37,7 +37,9 @@ SHOWN = {
     "web": {
         "REQUESTS", "REQUEST_SECONDS", "RECEIVED_BATCHES", "RECEIVED_EVENTS", "RECEIVED_BYTES", "IN_FLIGHT_BYTES",
         "IN_FLIGHT_REQUESTS", "BACKLOG_BATCHES", "BACKLOG_LIMIT_BATCHES", "WAITING_REFUSALS",
-        "CREDENTIAL_CACHE_ENTRIES", "DIMENSION_ROWS", "DIMENSION_IN_FLIGHT_BYTES", "VALIDATIONS", "PRODUCER_REBUILDS",
+        "CREDENTIAL_CACHE_ENTRIES", "DIMENSION_ROWS", "DEVICE_REGISTRATIONS", "DEVICE_LOOKUPS_WAITING",
+        "DEVICE_ROWS_UNSEEN", "DEVICE_ATTRIBUTES_RESTORED", "IP_LOOKUPS", "IP_LOCATIONS_BUILT_SECONDS",
+        "DIMENSION_IN_FLIGHT_BYTES", "VALIDATIONS", "PRODUCER_REBUILDS",
         "SPOOL_BYTES", "SPOOL_BATCHES", "SPOOL_OLDEST_AGE_SECONDS", "SPOOLED_BATCHES",
         "SPOOL_DRAINED_BATCHES", "SPOOL_REFUSED_BATCHES", "SPOOL_DAMAGED_BYTES",
         "TRACES", "TRACE_SECONDS", "TRACES_WAITING",
@@ -45,7 +47,7 @@ SHOWN = {
         "ASSIGNMENTS_UNPUBLISHED", "ASSIGNMENTS_PUBLISHED",
         "EXHAUST_CACHE_ENTRIES", "EXHAUST_DOWNLOADS", "EXHAUST_SENT_BYTES", "EXHAUST_FIRST_BYTE_SECONDS",
         "EXHAUST_LOG_DROPPED", "EXHAUST_KEPT_BYTES", "EXHAUST_KEPT_DAYS",
-        "EXHAUST_REQUESTS_OPEN", "EXHAUST_REQUEST_BYTES",
+        "EXHAUST_REQUESTS_OPEN", "EXHAUST_REQUEST_BYTES", "ERASED_CACHE_ENTRIES",
         "DEVICE_REPORTS", "DEVICE_CACHE_ENTRIES", "DEVICE_CACHE_MISSES", "FLEET_EVENTS_WAITING",
     },
     "validate": {
@@ -55,18 +57,26 @@ SHOWN = {
     "store": {
         "STORED_EVENTS", "DUPLICATE_EVENTS", "REPLAYED_EVENTS", "REJECTED_EVENTS", "RECEIPTS_STORED", "INSERT_SECONDS",
         "TAKEN_BYTES", "BLOCK_SECONDS", "VISIBLE_SECONDS", "DEDUPE_MIDS", "DEDUPE_BYTES",
-        "DIMENSION_CACHE_ENTRIES", "DIMENSION_VERSIONS_KNOWN", "DIMENSION_LOOKUPS", "UNACCOUNTED_EVENTS", "LAG_RECORDS",
+        "DIMENSION_CACHE_ENTRIES", "DIMENSION_CACHE_BYTES", "DIMENSION_VERSIONS_KNOWN", "DIMENSION_LOOKUPS",
+        "UNACCOUNTED_EVENTS", "LAG_RECORDS", "ERASED_IDS", "ERASED_DIGESTS_HELD", "PSEUDONYMISED_EVENTS",
         "BLOCK_LOG_ROWS", "COMPLETE_UNTIL_SECONDS", "IN_FLIGHT_EVENTS", "OPEN_COLLECTORS",
     },
+    "jobs": {"SYNC_JOBS", "SYNC_SECONDS", "SYNC_ROWS_CHANGED", "SYNC_RUNNING", "SYNC_WAITING"},
     "devices": {"STORED_REPORTS", "AHEAD_REPORTS", "REPORT_VISIBLE_SECONDS", "TAKEN_BYTES", "SUSPECT_RECORDS"},
 }  # fmt: skip
 # Of what goes wrong seldom; each process has the declaration.
 SELDOM = {
     "DEDUPE_LOOKUPS": "store",
+    "DIMENSION_COPIES_LEFT_OUT": "store",
     "INSERT_RETRIES": "store",
     "INSERTS_REPEATED": "store",
     "POISON_RECORDS": "store",
     "FATAL_ERRORS": "store",
+    "SOURCE_ROWS": "jobs",
+    "SOURCE_READ_SECONDS": "jobs",
+    "CORRECTED_EVENTS": "jobs",
+    "CORRECTION_SECONDS": "jobs",
+    "CORRECTIONS_LEFT_OUT": "jobs",
 }
 
 
@@ -95,6 +105,9 @@ def traffic(outside: Outside) -> None:
     assert outside.post(make_body([event]), path="/v1/validate").status_code == 200
     assert outside.operate("GET", f"/v1/trace/{event['mid']}").status_code == 200
     outside.wait_accounted()
+    sync = {"request": {"objectType": "user", "objectIds": [user]}}
+    job = outside.operate("POST", "/api/data/v1/index/sync", sync).json()["result"]["node_id"]
+    wait_until("it is synced", lambda: outside.operate("GET", f"/v1/sync/{job}").json()["status"] == "done", 60)
 
 
 @pytest.mark.parametrize("path", ["/health", "/accepting", "/ready"])
@@ -130,7 +143,7 @@ def test_every_metric_is_shown(outside: Outside, traffic: None, name: str) -> No
         assert f"# HELP {min(its).removesuffix('_count')} " in response.text
     for variable in (variable for variable, of in SELDOM.items() if of == name):
         [family] = declared()[variable].describe()
-        assert f"# TYPE {family.name}_total counter" in response.text
+        assert f"# TYPE {family.name}{'_total' if family.type == 'counter' else ''} {family.type}" in response.text
 
 
 def test_metrics_count_what_happens(outside: Outside, traffic: None) -> None:

@@ -62,7 +62,7 @@ def everything(clients: Outside) -> dict[str, list[Row]]:
         "duplicates": clients.rows("SELECT * EXCEPT stored_at FROM duplicates ORDER BY batch_id, event_index"),
         "rejects": clients.rows("SELECT * EXCEPT stored_at FROM rejects ORDER BY batch_id, event_index"),
         "batches": clients.rows("SELECT * FROM batches ORDER BY batch_id"),
-        "dimensions": clients.rows("SELECT * FROM dimensions ORDER BY type, id"),
+        "dimensions": clients.rows("SELECT * EXCEPT stored_at FROM dimensions ORDER BY type, id"),
         "accounting": clients.rows("SELECT * EXCEPT complete_until FROM accounting ORDER BY minute, channel"),
     }
 

@@ -21,7 +21,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         yield running
 
 
-@pytest.mark.parametrize("name", ["web", "validate", "store", "devices", "engine", "kafka"])
+@pytest.mark.parametrize("name", ["web", "validate", "store", "devices", "jobs", "engine", "kafka"])
 def test_a_killed_process_is_started_again_and_named(own: Pipeline, name: str) -> None:
     said = len(own.output)
     killed = own.kill(name)
@@ -47,7 +47,7 @@ def test_a_start_while_the_killed_one_still_stops_waits_for_it(own: Pipeline) ->
 
 
 def test_what_launcher_and_supervisor_left_is_ended_by_the_next_start(own: Pipeline) -> None:
-    left = {name: own.pid_of(name) for name in ("kafka", "engine", "validate", "store", "devices", "web")}
+    left = {name: own.pid_of(name) for name in ("kafka", "engine", "validate", "store", "devices", "jobs", "web")}
     supervisor = psutil.Process(left["kafka"]).ppid()
     os.kill(own.launcher_pid, signal.SIGSTOP)  # so that it does not see the supervisor's end
     os.kill(supervisor, signal.SIGKILL)

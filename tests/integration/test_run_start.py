@@ -41,7 +41,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 def test_a_home_left_by_a_killed_run_becomes_ready(own: Pipeline) -> None:
     assert "formatted by half" in own.output
     own.wait_ready(5)
-    assert all(own.pid_of(name) for name in ("kafka", "engine", "validate", "store", "devices", "web"))
+    assert all(own.pid_of(name) for name in ("kafka", "engine", "validate", "store", "devices", "jobs", "web"))
 
 
 def test_it_says_what_to_try_and_the_token_is_private(own: Pipeline) -> None:
@@ -89,7 +89,7 @@ def test_sigterm_ends_everything_in_order(own: Pipeline) -> None:
     assert not own.home.ready.exists()
     log = (own.home.logs / "supervisord.log").read_text()
     stops = [line.split("stopped: ")[1].split()[0] for line in log.splitlines() if "stopped: " in line]
-    assert stops[-6:] == ["web", "validate", "devices", "store", "engine", "kafka"]
+    assert stops[-7:] == ["web", "jobs", "validate", "devices", "store", "engine", "kafka"]
     own.start()
 
 

@@ -25,7 +25,8 @@ TABLES = {
             ["mid", "eid", "ver", "ets_original", "channel", "env", "did", "sid", "actor_id", "actor_type", "pdata_id",
              "pdata_pid", "pdata_ver", "object_id", "object_type", "object_ver", "object_rollup", "context_rollup",
              "cdata", "edata", "edata_type", "edata_id", "edata_pageid", "edata_subtype", "user", "device", "content",
-             "location", "flags", "batch_id", "raw"],
+             "location", "flags", "batch_id", "raw", "collection", "organisation", "batch", "collection_id",
+             "organisation_id", "course_batch_id"],
             TEXT,
         ),
         "ets": TIME,
@@ -69,6 +70,7 @@ TABLES = {
         "version": COUNT,
         "deleted": BOOL,
         "updated_at": TIME,
+        "stored_at": TIME,
     },
 }  # fmt: skip
 
