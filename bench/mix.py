@@ -19,7 +19,8 @@ import orjson
 _SHARES = {"INTERACT": 45, "IMPRESSION": 25, "START": 5, "END": 5, "LOG": 10, "ASSESS": 5, "ERROR": 3, "SEARCH": 2}
 _RESENT = 0.02
 _INVALID = 0.01
-_PEOPLE = 10_000
+PEOPLE = 10_000
+"""Users, and devices."""
 _OBJECTS = 500
 _HELD = 2_000
 _GZIP_LEVEL = 6  # what clients use unless they are told otherwise
@@ -73,7 +74,8 @@ _EDATA: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
-def _user_id(number: int) -> str:
+def user_id(number: int) -> str:
+    """Return the id of a user; the mix has the first :data:`PEOPLE`."""
     return f"user-{number:05d}-9f8e7d6c5b4a"
 
 
@@ -86,13 +88,13 @@ def _object_id(number: int) -> str:
 
 
 def _event(rng: random.Random, eid: str, ets_ms: int) -> dict[str, Any]:
-    person = rng.randrange(_PEOPLE)
+    person = rng.randrange(PEOPLE)
     return {
         "eid": eid,
         "ets": ets_ms,
         "ver": "3.0",
         "mid": f"{eid}:{uuid.UUID(int=rng.getrandbits(128)).hex}",
-        "actor": {"id": _user_id(person), "type": "User"},
+        "actor": {"id": user_id(person), "type": "User"},
         "context": {
             "channel": f"channel-{person % 5}",
             "env": "home",
@@ -167,8 +169,8 @@ def batches(seed: int, events: int, batch_events: int, ets_ms: int, *, stored: S
 def dimension_rows() -> dict[str, list[bytes]]:
     """Return a row for each user, device and object of the mix, as lines of JSON by type of dimension."""
     return {
-        "user": [_row(_user_id(n), state=f"State {n % 30}", district=f"District {n % 700}") for n in range(_PEOPLE)],
-        "device": [_row(_device_id(n), os=f"Android {n % 9}", make=f"Maker {n % 40}") for n in range(_PEOPLE)],
+        "user": [_row(user_id(n), state=f"State {n % 30}", district=f"District {n % 700}") for n in range(PEOPLE)],
+        "device": [_row(_device_id(n), os=f"Android {n % 9}", make=f"Maker {n % 40}") for n in range(PEOPLE)],
         "content": [_row(_object_id(n), name=f"Lesson {n}", subject=f"Subject {n % 12}") for n in range(_OBJECTS)],
     }
 

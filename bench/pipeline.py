@@ -48,6 +48,7 @@ _PORT_SETTINGS = (
     "validate_metrics_port",
     "store_metrics_port",
     "devices_metrics_port",
+    "jobs_metrics_port",
 )
 
 

@@ -17,6 +17,7 @@ KINDS = {
     "validate": "processors.validate",
     "store": "processors.store",
     "devices": "processors.devices",
+    "jobs": "serve.jobs",
     "engine": "deploy.local.engine",
     "broker": "kafka.Kafka",
 }
