@@ -11,6 +11,8 @@ import pytest
 from tests.integration.pages import blocks_of, run_page
 from tests.support.pipeline import ROOT, Pipeline
 
+pytestmark = pytest.mark.timeout(300)
+
 PAGE = ROOT / "docs" / "dimensions.md"
 SOURCES = ROOT / "docs" / "dimension-sources.md"
 CHANGES = ((".venv/bin/midstream", f"{sys.executable} -m midstream.cli"),)

@@ -23,6 +23,8 @@ from tests.integration.outside import Outside, Row, make_event, start_process, s
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 EVENTS = 40
 _SHOWN = """
 SELECT argMax((type, erasing, length(hidden)), generation) AS shown FROM correction_rows WHERE slot = 1
