@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from midstream.clickhouse.client import ClickHouse
+from midstream.clickhouse.portions import portions
 from midstream.correct.expressions import COPIES, Copy, flag_is, is_met, new_copy, new_flags, new_location
 from midstream.correct.overlay import GRACE_S, IDS_LOOKED_AT, IDS_SHOWN, Objects, Overlay, shown
 from midstream.dimension_location import derive_location
@@ -23,7 +24,6 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _MAX_COPIES_BYTES = 512 * 1024 * 1024
 """Of one portion. An object whose copies would take more keeps those it has: what is large and in many events belongs
 into a join, not beside each of them."""
-_QUERY_IDS_BYTES = 64 * 1024  # of ids in a query's parameter: ClickHouse takes 128 KiB
 # Beyond so many updated rows that readers must put in place, the parts are written anew.
 _MAX_PATCH_ROWS = 200_000
 _MAX_PATCH_PARTS = 50
@@ -119,6 +119,7 @@ class Corrector:
             raise RuntimeError("an erasure was broken off, which must be recovered from first")
         if type_:
             _log.warning("correction.left_over", type=type_)
+            self._overlay.take_over()
             self._carry_out(DimensionType(type_))
 
     def _correct(
@@ -169,7 +170,7 @@ class Corrector:
 
     def _objects(self, type_: DimensionType, events: Mapping[str, int], fill: bool) -> Iterator[Objects]:
         objects, size_bytes, copies_bytes = Objects(type_.value, fill), 0, 0
-        for portion in _portions(list(events)):
+        for portion in portions(list(events)):
             rows = self._clickhouse.rows(
                 "SELECT id, attributes, deleted FROM dimension_rows FINAL WHERE type = {type:String} AND "
                 "id IN {ids:Array(String)} ORDER BY id",
@@ -218,6 +219,7 @@ class Corrector:
         condition = " OR ".join(f"({one})" for one in differs)
         ((rows,),) = self._clickhouse.rows(f"SELECT count() FROM {table} WHERE {condition}")  # noqa: S608 - constants
         if rows:
+            self._overlay.check()
             self._clickhouse.command(f"UPDATE {table}{self._on_cluster} SET {', '.join(changes)} WHERE {condition}")  # noqa: S608
         return int(rows)
 
@@ -242,17 +244,3 @@ def _differs(copy: Copy) -> str:
 
 def _flag_differs(copy: Copy, state: str) -> str:
     return f"position(flags, concat('\"{copy.column}\":\"', {state}, '\"')) = 0"
-
-
-def _portions(ids: Sequence[str]) -> Iterator[list[str]]:
-    portion: list[str] = []
-    size_bytes = 0
-    for id_ in ids:
-        id_bytes = 2 * len(id_.encode()) + 4  # every character may need an escape
-        if portion and size_bytes + id_bytes > _QUERY_IDS_BYTES:
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append(id_)
-        size_bytes += id_bytes
-    if portion:
-        yield portion

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from midstream.clickhouse.client import ClickHouse
+from midstream.clickhouse.client import ClickHouse, ClickHouseError
 
 GRACE_S = 2.0
 """Time between a change of the overlay and the change of the tables: by then a query that read the overlay before knows
@@ -56,8 +56,17 @@ class Objects:
     states: list[str] = field(default_factory=list)
 
 
+class TakenOverError(ClickHouseError):
+    """Another process has changed what is shown since this one did: this one stood still, and its lease ran out."""
+
+    def __init__(self) -> None:
+        super().__init__("another process goes on with what this one had begun", None)
+
+
 class Overlay:
     """Writes what is shown. One at a time in a deployment: who has the lease of the jobs.
+
+    Who stood still and wakes up when its lease is another's must not go on: :meth:`check` tells by the generation.
 
     Every method may raise ClickHouseError; the row may be written then all the same.
     """
@@ -65,6 +74,7 @@ class Overlay:
     def __init__(self, clickhouse: ClickHouse, is_cluster: bool) -> None:
         self._clickhouse = clickhouse
         self._is_cluster = is_cluster
+        self._mine: int | None = None  # the generation that this process shows
 
     def look_at(self, ids: Sequence[str]) -> None:
         """Hand ids to the engine, more than fit into a query."""
@@ -90,12 +100,16 @@ class Overlay:
 
     def swap(self, erasing: int, hidden: Sequence[str]) -> None:
         """Show the rows that an erasure wrote, and hide those of these mids from before it."""
+        self.check()
         self._write(_SHOWN, {"erasing": erasing, "hidden": list(hidden)})
 
     def clear(self) -> None:
         """Show what is stored, and remove what was shown before from the disk."""
-        for slot in (_LOOKED_AT, _SHOWN):
-            self._write(slot, {})
+        self._write(_LOOKED_AT, {})
+        if self._mine is not None:
+            self.check()
+            self._write(_SHOWN, {})
+            self._mine = None
         if not self._is_cluster:  # a cluster's merges do it
             self._clickhouse.command(f"OPTIMIZE TABLE {_TABLE} FINAL")
 
@@ -103,6 +117,23 @@ class Overlay:
         """Return what is shown: a type of objects or "", the number of an erasure or 0. Who died may have left it."""
         ((type_, erasing),) = self._clickhouse.rows(f"SELECT {shown('type')}, {shown('erasing')}")
         return type_, erasing
+
+    def take_over(self) -> None:
+        """Go on with what is shown as if this process had shown it."""
+        self._mine = self._shown_generation()
+
+    def check(self) -> None:
+        """See that what this process shows is shown still, before anything is done by it.
+
+        Raises:
+            TakenOverError: it is not.
+        """
+        if self._mine is None or self._shown_generation() != self._mine:
+            raise TakenOverError
+
+    def _shown_generation(self) -> int:
+        query = f"SELECT max(generation) FROM {_TABLE} WHERE slot = {_SHOWN}"  # noqa: S608 - constants
+        return int(self._clickhouse.rows(query)[0][0])
 
     def _write(self, slot: int, parts: dict[str, object]) -> None:
         # Of both slots: a row of the same generation as one that is there would change nothing.
@@ -116,3 +147,5 @@ class Overlay:
         self._clickhouse.insert_stream(
             _TABLE, _SCHEMA.names, body, uuid.uuid4().hex, tries=_TRIES, before_try=lambda _: None
         )
+        if slot == _SHOWN:
+            self._mine = newest + 1

@@ -54,12 +54,11 @@ class EventEraser:
         self._grace_s = grace_s
         self._sleep = sleep
 
-    def erase(self, where: str, parameters: dict[str, str], rewrite: Rewrite, check: Callable[[], None]) -> int:
+    def erase(self, where: str, rewrite: Rewrite, check: Callable[[], None]) -> int:
         """Write events again, and remove what they were; return how many changed.
 
         Args:
-            where: SQL of which events may name the person, with ``parameters``.
-            parameters: of ``where``.
+            where: SQL of which events may name the person.
             rewrite: gives the rows under the pseudonym.
             check: called between portions, where it is safe to stop; raises to have it stop.
 
@@ -68,7 +67,7 @@ class EventEraser:
         """
         self.recover()
         rows = 0
-        found = {table: self._find(table, where, parameters) for table in EVENT_TABLES}
+        found = {table: self._find(table, where) for table in EVENT_TABLES}
         while any(found.values()):
             check()
             number = self._next_number()
@@ -113,6 +112,7 @@ class EventEraser:
             return
         ((hidden,),) = self._clickhouse.rows(f"SELECT count() FROM {_HIDDEN}")  # noqa: S608 - a constant
         _log.warning("erase.left_over", hidden=hidden)
+        self._overlay.take_over()
         if hidden:
             self._finish(number)
         else:
@@ -125,10 +125,9 @@ class EventEraser:
         self._delete(f"erasure < {number} AND mid IN {_HIDDEN}")
         self._overlay.clear()
 
-    def _find(self, table: str, where: str, parameters: dict[str, str]) -> list[_Place]:
+    def _find(self, table: str, where: str) -> list[_Place]:
         rows = self._clickhouse.rows(
             f"SELECT toUnixTimestamp64Milli(received_at), mid FROM {table} WHERE {where} ORDER BY received_at, mid",  # noqa: S608
-            parameters,
         )
         return [_Place(*row) for row in rows]
 
@@ -164,11 +163,17 @@ class EventEraser:
                 writer.write_batch(part)
             body: bytes = sink.getvalue().to_pybytes()
             self._clickhouse.insert_stream(
-                table, part.schema.names, body, uuid.uuid4().hex, tries=_TRIES, before_try=lambda _: None
+                table,
+                part.schema.names,
+                body,
+                uuid.uuid4().hex,
+                tries=_TRIES,
+                before_try=lambda _: self._overlay.check(),
             )
 
     def _delete(self, condition: str) -> None:
         for table in EVENT_TABLES:
+            self._overlay.check()
             # Not a lightweight delete: the rows are to leave the disk, not only the answers.
             self._clickhouse.command(
                 f"ALTER TABLE {table}{self._on_cluster} DELETE WHERE {condition}",

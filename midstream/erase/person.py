@@ -125,7 +125,7 @@ class PersonEraser:
         return Erasure(changed, report)
 
     def _erase_events(self, id_: str, name: str, check: Callable[[], None]) -> int:
-        rows = self._events.erase(_names(id_), {}, event_rewriter(id_, name), check)
+        rows = self._events.erase(_names(id_), event_rewriter(id_, name), check)
         # By what is stored, not by what was done now: an erasure that goes on after a crash finds these days too.
         for first, last in _runs(self._events.days(_names(name))):
             self._datasets.rebuild(first, last, _REASON)

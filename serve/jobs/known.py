@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from midstream.clickhouse.portions import portions
 from midstream.dimensions import MAX_VERSION, Dimension, DimensionType
-from serve.sync.alive import Rows, portions
+from serve.sync.alive import Rows
 
 _PAGE_IDS = 20_000
 

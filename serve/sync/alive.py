@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from midstream.clickhouse.portions import portions
 
 Rows = Callable[[str, dict[str, Any]], Sequence[tuple[Any, ...]]]
 """Runs a query of ClickHouse with its parameters; may raise ClickHouseError."""
-
-_QUERY_IDS_BYTES = 64 * 1024  # of ids in a query's parameter: ClickHouse takes 128 KiB
 
 _ALIVE = """\
 SELECT id
@@ -16,21 +16,6 @@ FROM dimensions
 WHERE type = {type:String} AND id IN {ids:Array(String)} AND NOT deleted
 """
 _COUNT = "SELECT count() FROM dimensions WHERE type = {type:String} AND NOT deleted"
-
-
-def portions(ids: Sequence[str]) -> Iterator[list[str]]:
-    """Yield ids, as many at a time as one query takes."""
-    portion: list[str] = []
-    size_bytes = 0
-    for id_ in ids:
-        id_bytes = 2 * len(id_.encode()) + 4  # every character may need an escape
-        if portion and size_bytes + id_bytes > _QUERY_IDS_BYTES:
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append(id_)
-        size_bytes += id_bytes
-    if portion:
-        yield portion
 
 
 def alive(rows: Rows, type_: str, ids: Sequence[str]) -> set[str]:

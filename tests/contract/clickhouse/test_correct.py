@@ -14,6 +14,7 @@ import pytest
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
 from midstream.correct.corrector import Corrector, StoppedError
 from midstream.correct.expressions import COPIES
+from midstream.correct.overlay import Objects, Overlay, TakenOverError
 from midstream.dimension_location import derive_location
 from midstream.dimensions import DimensionType
 
@@ -274,6 +275,24 @@ def test_events_that_come_meanwhile_are_neither_lost_nor_doubled(world: World) -
     Corrector(
         world.clickhouse, "", grace_s=1, sleep=lambda _: world.store("learning_events", actor_id="u-1", did="d-2")
     ).correct(USER, None, fill=False)
+    assert seen(world.clickhouse) == world.expected()
+
+
+def test_who_wakes_up_after_another_took_over_changes_nothing(world: World) -> None:
+    """The other is at something else by then, which is neither done half nor taken away."""
+    some_events(world)
+    world.put("user", "u-1", {"state": "Goa"})
+    other = Overlay(world.clickhouse, is_cluster=False)
+
+    def stand_still(_: float) -> None:
+        corrector(world).recover()
+        other.show(Objects("user", False, ["u-2"], ['{"shown":1}'], [""], ["found"]))
+
+    with pytest.raises(TakenOverError):
+        Corrector(world.clickhouse, "", sleep=stand_still).correct(USER, ["u-1"], fill=False)
+    other.check()
+    assert world.clickhouse.rows("SELECT DISTINCT user FROM events WHERE actor_id = 'u-2'") == [('{"shown":1}',)]
+    other.clear()
     assert seen(world.clickhouse) == world.expected()
 
 

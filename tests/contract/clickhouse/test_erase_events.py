@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
+from midstream.correct.overlay import TakenOverError
 from midstream.erase.events import EventEraser
 
 DAY_MS = 86_400_000
 BEGIN_MS = int(datetime(2026, 1, 30, tzinfo=UTC).timestamp()) * 1000
 TABLES = ("learning_events", "operational_events")
-WHERE, PARAMETERS = "actor_id = {id:String} OR position(raw, {id:String}) > 0", {"id": "ann-12345"}
+WHERE = "actor_id = 'ann-12345' OR position(raw, 'ann-12345') > 0"
 
 
 def insert(clickhouse: ClickHouse, table: str, rows: list[dict[str, Any]]) -> None:
@@ -92,18 +93,18 @@ def eraser(clickhouse: Any, **options: Any) -> EventEraser:
 def test_events_stay_under_the_pseudonym(stored: ClickHouse) -> None:
     before = counts(stored)
     assert before[:3] == (14, 14, 10)
-    assert eraser(stored).erase(WHERE, PARAMETERS, rewrite, lambda: None) == 9
+    assert eraser(stored).erase(WHERE, rewrite, lambda: None) == 9
     wanted = {date.fromtimestamp((BEGIN_MS + n * DAY_MS // 2) / 1000) for n in (1, 2, 4, 5, 7, 8, 10, 11, 12)}
     assert set(eraser(stored).days("actor_id = 'erased-1' OR position(raw, 'erased-1') > 0")) == wanted
     assert counts(stored) == (14, 14, 1, before[3])
     rows = stored.rows("SELECT mid, raw FROM events WHERE actor_id = 'erased-1' ORDER BY received_at")
     assert [row[0] for row in rows] == [f"m-{n}" for n in (1, 2, 4, 5, 7, 8, 10, 11)]
     assert rows[0][1] == '{"mid":"m-1","by":"erased-1"}'
-    assert eraser(stored).erase(WHERE, PARAMETERS, rewrite, lambda: None) == 0
+    assert eraser(stored).erase(WHERE, rewrite, lambda: None) == 0
 
 
 def test_what_was_there_is_in_no_part_any_more(stored: ClickHouse) -> None:
-    eraser(stored).erase(WHERE, PARAMETERS, rewrite, lambda: None)
+    eraser(stored).erase(WHERE, rewrite, lambda: None)
     for table in TABLES:
         rows = stored.rows(
             f"SELECT count(), countIf(raw LIKE '%ann-12345%') FROM {table} SETTINGS apply_deleted_mask = 0"
@@ -150,14 +151,14 @@ def fail(stored: ClickHouse, at: int, after: bool) -> bool:
     before = counts(stored)
     failing = Failing(stored, at, after)
     try:
-        eraser(failing).erase(WHERE, PARAMETERS, rewrite, lambda: None)
+        eraser(failing).erase(WHERE, rewrite, lambda: None)
     except ClickHouseError:
         assert failing.failed
     for look in [*failing.looks, counts(stored)]:
         assert look in (before, (14, 14, 1, before[3]))
     eraser(stored).recover()
     assert counts(stored) in (before, (14, 14, 1, before[3]))
-    eraser(stored).erase(WHERE, PARAMETERS, rewrite, lambda: None)
+    eraser(stored).erase(WHERE, rewrite, lambda: None)
     assert counts(stored) == (14, 14, 1, before[3])
     for table in TABLES:
         ((rows,),) = stored.rows(f"SELECT count() FROM {table}")
@@ -170,7 +171,7 @@ def test_many_events_go_in_passes(stored: ClickHouse, monkeypatch: pytest.Monkey
     monkeypatch.setattr("midstream.erase.events._MAX_PASS", 4)
     monkeypatch.setattr("midstream.erase.events._ROWS_A_QUERY", 3)
     before = counts(stored)
-    assert eraser(stored).erase(WHERE, PARAMETERS, rewrite, lambda: None) == 9
+    assert eraser(stored).erase(WHERE, rewrite, lambda: None) == 9
     assert counts(stored) == (14, 14, 1, before[3])
 
 
@@ -185,13 +186,26 @@ def test_it_stops_between_passes(stored: ClickHouse, monkeypatch: pytest.MonkeyP
 
     before = counts(stored)
     with pytest.raises(StopIteration):
-        eraser(stored).erase(WHERE, PARAMETERS, rewrite, check)
+        eraser(stored).erase(WHERE, rewrite, check)
     assert counts(stored) == (14, 14, 6, before[3])
+
+
+def test_who_wakes_up_after_another_took_over_doubles_nothing(stored: ClickHouse) -> None:
+    """It stood still between reading events and writing them; the other has erased the person meanwhile."""
+    before = counts(stored)
+
+    def stand_still(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Sequence[int]]:
+        assert eraser(stored).erase(WHERE, rewrite, lambda: None) == 9
+        return rewrite(rows)
+
+    with pytest.raises(TakenOverError):
+        eraser(stored).erase(WHERE, stand_still, lambda: None)
+    assert counts(stored) == (14, 14, 1, before[3])
 
 
 def test_there_is_time_between_what_is_shown_and_what_is_removed(stored: ClickHouse) -> None:
     looks: list[tuple[Any, ...]] = []
     eraser(stored, grace_s=2, sleep=lambda s: looks.append((s, *counts(stored)[:3]))).erase(
-        WHERE, PARAMETERS, rewrite, lambda: None
+        WHERE, rewrite, lambda: None
     )
     assert looks == [(2, 14, 14, 10), (2, 14, 14, 1)]

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from midstream.clickhouse.client import ClickHouse
+from midstream.clickhouse.portions import portions
 from midstream.dimensions import Dimension, DimensionType
 from serve.jobs import known as known_module
 from serve.jobs.known import all_known, changes, find_known
-from serve.sync.alive import alive, count_alive, portions
+from serve.sync.alive import alive, count_alive
 
 USER = DimensionType.USER
 ODD = ["a b", "é\"'\\", "x" * 1024, "日本", "a/b", "\t\n", "{ids}", "%"]
