@@ -19,6 +19,7 @@ import urllib3
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError as DriverError
 
+from midstream.faults import MEANINGS, Fault, tls_fault
 from midstream.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ _DATA_CODES = frozenset(
         469,  # VIOLATED_CONSTRAINT
     }
 )
+_FAULT_CODES = {
+    192: Fault.LOGIN_REFUSED,  # UNKNOWN_USER
+    193: Fault.LOGIN_REFUSED,  # WRONG_PASSWORD
+    194: Fault.LOGIN_REFUSED,  # REQUIRED_PASSWORD
+    497: Fault.NOT_ALLOWED,  # ACCESS_DENIED
+    516: Fault.LOGIN_REFUSED,  # AUTHENTICATION_FAILED
+}
 _DROPPED_INSERTS = (
     "SELECT sum(value), toInt64(toUnixTimestamp(now())) - toInt64(uptime()) FROM system.events "
     "WHERE event = 'DuplicatedInsertedBlocks'"
@@ -58,11 +66,13 @@ class ClickHouseError(Exception):
     Attributes:
         code: ClickHouse's error number; None when no answer was read (the outcome is then unknown).
         by_data: True when ClickHouse refused the data itself, so that a retry changes nothing.
+        fault: why we were not let in; None for everything else.
     """
 
-    def __init__(self, message: str, code: int | None) -> None:
+    def __init__(self, message: str, code: int | None, fault: Fault | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.fault = fault
         self.by_data = code in _DATA_CODES
 
 
@@ -87,11 +97,14 @@ def parse_dsn(dsn: str) -> Dsn:
     Raises:
         SettingsError: not of that form.
     """
-    parts = urlsplit(dsn)
     try:
+        parts = urlsplit(dsn)
         port = parts.port
-    except ValueError as error:
-        raise SettingsError(f"MIDSTREAM_CLICKHOUSE: {error}") from None
+    except ValueError:  # its message may hold a part of the password
+        raise SettingsError(
+            "MIDSTREAM_CLICKHOUSE: no URL that can be read; in a user and password, write what is no letter or digit "
+            "as %XX"
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError("MIDSTREAM_CLICKHOUSE: expected http[s]://user:password@host:port/database")
     return Dsn(
@@ -110,9 +123,18 @@ def _own_errors() -> Iterator[None]:
         yield
     except DriverError as error:
         code = getattr(error, "code", None)
-        raise ClickHouseError(str(error), code if isinstance(code, int) else None) from error
+        raise _own_error(error, code if isinstance(code, int) else None) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ClickHouseError(f"no answer from ClickHouse: {error}", None) from error
+        raise _own_error(error, None) from error
+
+
+def _own_error(error: Exception, code: int | None) -> ClickHouseError:
+    if code is not None:
+        return ClickHouseError(str(error), code, _FAULT_CODES.get(code))
+    fault = tls_fault(error)
+    if fault is not None:
+        return ClickHouseError(f"{fault}: ClickHouse: {MEANINGS[fault]}: {error}", None, fault)
+    return ClickHouseError(f"no answer from ClickHouse: {error}", None, Fault.UNREACHABLE)
 
 
 class ClickHouse:
@@ -262,7 +284,8 @@ def open_client(
             port=dsn.port,
             username=dsn.user,
             password=dsn.password,
-            database=database or dsn.database,
+            database=dsn.database if database is None else database,
+            ca_cert=str(settings.clickhouse_ca) if settings.clickhouse_ca else None,
             connect_timeout=min(5, timeout_s),
             send_receive_timeout=timeout_s,
             # Concurrent calls of one client raise when they share a session id.
