@@ -53,11 +53,13 @@ COLLECTORS = Topic(
         "max.compaction.lag.ms": str(3600 * 1000),
     },
 )
+# A few records, each under the key that it always has; a process that meets one it does not know reads them all.
+SCHEMAS = Topic("schemas", {"cleanup.policy": "compact", "segment.bytes": str(1024 * 1024)})
 
 DEVICE = Topic("device.telemetry", {"retention.ms": _SEVEN_DAYS_MS})
 ASSIGNMENT = Topic("assignment.telemetry", {"retention.ms": _SEVEN_DAYS_MS})
 
-ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS, DEVICE, ASSIGNMENT)
+ALL: tuple[Topic, ...] = (RAW, VALID, DEAD, DIMENSIONS, COLLECTORS, DEVICE, ASSIGNMENT, SCHEMAS)
 
 GROUP_VALIDATE = "midstream-validate"
 GROUP_STORE = "midstream-store"
