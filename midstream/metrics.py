@@ -3,11 +3,38 @@ block."""
 
 from __future__ import annotations
 
+import time
+from importlib.metadata import PackageNotFoundError, version
+
 from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+# Every process
+BUILD_INFO = Gauge(
+    "midstream_build_info", "1, of the version that this process runs.", ["version"], multiprocess_mode="livemax"
+)
+PROCESS_START_SECONDS = Gauge(
+    "midstream_process_start_seconds",
+    "When this process started (epoch); of several behind one address, the newest.",
+    multiprocess_mode="livemax",
+)
+DISK_FREE_BYTES = Gauge(
+    "midstream_disk_free_bytes",
+    "Free bytes of a disk: of the spool and the home on this machine, and `clickhouse/<name>` as ClickHouse says.",
+    ["disk"],
+    multiprocess_mode="livemin",
+)
+DISK_TOTAL_BYTES = Gauge(
+    "midstream_disk_total_bytes", "Bytes of a disk, free or not.", ["disk"], multiprocess_mode="livemin"
+)
+
 # Collector
+COLLECTOR_ACCEPTING = Gauge(
+    "midstream_collector_accepting",
+    "Whether a batch posted now would be durable: 1, or 0; of several processes behind one address, the worst.",
+    multiprocess_mode="livemin",
+)
 REQUESTS = Counter("midstream_requests", "Telemetry requests, by HTTP status.", ["status"])
 REQUEST_SECONDS = Histogram("midstream_request_seconds", "Time from a request's head to its reply.", buckets=_SECONDS)
 RECEIVED_BATCHES = Counter("midstream_received_batches", "Batches made durable.")
@@ -15,6 +42,11 @@ RECEIVED_EVENTS = Counter("midstream_received_events", "Elements of `events` in 
 RECEIVED_BYTES = Counter("midstream_received_bytes", "Bytes of bodies made durable, as sent.")
 IN_FLIGHT_BYTES = Gauge(
     "midstream_in_flight_bytes", "Bytes of bodies held by the collector now.", multiprocess_mode="livesum"
+)
+RATE_LIMIT_BUCKETS = Gauge(
+    "midstream_rate_limit_buckets",
+    "Credentials whose requests are counted now, at most 10,000 for each kind in a process.",
+    multiprocess_mode="livesum",
 )
 IN_FLIGHT_REQUESTS = Gauge(
     "midstream_in_flight_requests", "Telemetry requests that the collector works on now.", multiprocess_mode="livesum"
@@ -46,6 +78,9 @@ SPOOL_OLDEST_AGE_SECONDS = Gauge(
     "midstream_spool_oldest_age_seconds",
     "Age (by receipt) of the oldest batch in the spool; 0 when it is empty.",
     multiprocess_mode="livemax",
+)
+SPOOL_LIMIT_BYTES = Gauge(
+    "midstream_spool_limit_bytes", "Bytes that the spool takes at the most.", multiprocess_mode="livesum"
 )
 SPOOLED_BATCHES = Counter("midstream_spooled_batches", "Batches written to the spool.")
 SPOOL_DRAINED_BATCHES = Counter(
@@ -169,6 +204,7 @@ VISIBLE_SECONDS = Histogram(
 BLOCK_LOG_ROWS = Gauge("midstream_block_log_rows", "Rows of `block_rows` not written yet.")
 DEDUPE_MIDS = Gauge("midstream_dedupe_mids", "Mids held by the dedupe cache, by layer.", ["layer"])
 DEDUPE_BYTES = Gauge("midstream_dedupe_bytes", "Memory held by the dedupe cache.")
+DEDUPE_LIMIT_BYTES = Gauge("midstream_dedupe_limit_bytes", "Bound of the memory of the dedupe cache.")
 DEDUPE_LOOKUPS = Counter("midstream_dedupe_lookups", "Mids looked up in ClickHouse, by outcome.", ["outcome"])
 CORRECTED_EVENTS = Counter(
     "midstream_corrected_events", "Stored events that got other copies of an object, by the object's type.", ["type"]
@@ -272,6 +308,11 @@ WAITING_FOR_STORE_BLOCKS = Gauge(
     "midstream_waiting_for_store_blocks",
     "Blocks sealed under another number of partitions that `validate` waits for `store` to store; 0: it does not wait.",
 )
+LEARNED_SCHEMAS = Gauge(
+    "midstream_learned_schemas",
+    "Avro schemas of other versions of Midstream that this process has learned from the topic `schemas`.",
+    multiprocess_mode="livemax",
+)
 FATAL_ERRORS = Counter("midstream_fatal_errors", "Errors that ended a worker, by stage.", ["stage"])
 
 # Jobs
@@ -290,3 +331,47 @@ SYNC_SECONDS = Histogram(
 SYNC_ROWS_CHANGED = Counter("midstream_sync_rows_changed", "Rows that jobs have changed, by table.", ["table"])
 SYNC_RUNNING = Gauge("midstream_sync_running", "Jobs that this process runs now: 0 or 1.")
 SYNC_WAITING = Gauge("midstream_sync_waiting", "Jobs that wait to be run.")
+
+# What everything stands on, measured by `jobs` at an interval
+REACHABLE = Gauge(
+    "midstream_reachable",
+    "Whether a system (kafka, clickhouse, registry) answered `jobs` within two seconds: 1, or 0.",
+    ["system"],
+)
+LAG_SECONDS = Gauge(
+    "midstream_lag_seconds",
+    "Age of the oldest record that a group has not acknowledged, to an eighth and by Kafka's time; 0: there is none.",
+    ["group", "topic"],
+)
+PARTITION_PARTS = Gauge(
+    "midstream_partition_parts", "Active parts of the partition of a table that has the most, by table.", ["table"]
+)
+PARTITION_PARTS_LIMIT = Gauge(
+    "midstream_partition_parts_limit", "Active parts of a partition from which on ClickHouse delays inserts."
+)
+CLICKHOUSE_MEMORY_BYTES = Gauge("midstream_clickhouse_memory_bytes", "Memory that ClickHouse counts as its own.")
+CLICKHOUSE_MEMORY_LIMIT_BYTES = Gauge(
+    "midstream_clickhouse_memory_limit_bytes", "Memory that ClickHouse may take; beyond it queries fail."
+)
+CERTIFICATE_EXPIRES_SECONDS = Gauge(
+    "midstream_certificate_expires_seconds",
+    "When the certificate of an endpoint (`host:port`) that the settings name expires (epoch); or our own one, which "
+    "`MIDSTREAM_KAFKA_CERTIFICATE` names.",
+    ["endpoint"],
+)
+DEVICES_SEEN = Gauge(
+    "midstream_devices_seen",
+    "Devices that reported within the last day: `reporting`, or `silent` for longer than two of their intervals.",
+    ["state"],
+)
+
+
+def _version() -> str:
+    try:
+        return version("midstream")
+    except PackageNotFoundError:  # run from a source tree that nobody installed
+        return "unknown"
+
+
+BUILD_INFO.labels(_version()).set(1)
+PROCESS_START_SECONDS.set(time.time())
