@@ -1,0 +1,1 @@
+"""Faults that alerts must name: ``python -m tests.faults`` (``make faults``)."""
