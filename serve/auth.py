@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from midstream.registry.admin_log import Actor, act_as
 from midstream.registry.auth import Principal
 from serve.errors import ApiError
 from serve.services import Services, services_of
@@ -30,11 +31,25 @@ async def require_principal(
     Raises:
         Unauthorized: no token or a bad one.
         RegistryUnavailable: it cannot be told now.
+        ApiError: 429, more requests than one credential may make.
     """
-    return await services.authenticator.authenticate(request.headers.get("authorization"))
+    principal = await services.authenticator.authenticate(request.headers.get("authorization"))
+    see_rate(services, principal.key)
+    return principal
 
 
-async def require_operator(principal: Annotated[Principal, Depends(require_principal)]) -> Principal:
+def see_rate(services: Services, credential: str) -> None:
+    """Count a request of a credential that is proven.
+
+    Raises:
+        ApiError: 429, it is one too many.
+    """
+    wait_s = services.rates.retry_after_s(credential)
+    if wait_s:
+        raise ApiError(429, "RATE_LIMITED", "too many requests with this credential", retry_after_s=wait_s)
+
+
+async def require_operator(request: Request, principal: Annotated[Principal, Depends(require_principal)]) -> Principal:
     """Let only an operator's credential pass.
 
     Raises:
@@ -42,4 +57,10 @@ async def require_operator(principal: Annotated[Principal, Depends(require_princ
     """
     if principal.role != "operator":
         raise ApiError(403, "FORBIDDEN", "this needs an operator's token")
+    return act_as_operator(request, principal)
+
+
+def act_as_operator(request: Request, principal: Principal) -> Principal:
+    """Have the admin log name this operator for what the request does; return the operator."""
+    act_as(Actor("credential", principal.key, request.client.host if request.client else ""))
     return principal

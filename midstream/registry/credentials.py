@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from midstream.registry.admin_log import note
 from midstream.registry.engine import open_engine, unavailable_as_such
 from midstream.registry.errors import CredentialConflict, RegistryError, UnknownCredential
 from midstream.registry.keyfile import Cipher
@@ -114,6 +115,15 @@ class Credentials:
                     raise CredentialConflict(f"a credential of key {key} exists: revoke it first, or take another name")
                 else:
                     session.execute(update(Credential).where(Credential.id == row.id).values(**values))
+                expires = expires_at and expires_at.isoformat()
+                note(
+                    session,
+                    "credential.create",
+                    f"credential/{key}",
+                    role=role,
+                    channels=values["channels"],
+                    expires=expires,
+                )
         except IntegrityError:  # two at once (PostgreSQL; in SQLite the second waits for the first)
             raise CredentialConflict(f"a credential of key {key} exists") from None
         return _issued(key, secret)
@@ -164,6 +174,7 @@ class Credentials:
                 raise CredentialConflict(f"the credential of key {key} was revoked: create it anew")
             row.secret = encrypted
             row.rotated_at = datetime.now(UTC)
+            note(session, "credential.rotate", f"credential/{key}")
         return _issued(key, secret)
 
     def revoke(self, key: str) -> None:
@@ -178,6 +189,7 @@ class Credentials:
                 raise UnknownCredential(f"there is no credential of key {key}")
             if row.revoked_at is None:
                 row.revoked_at = datetime.now(UTC)
+                note(session, "credential.revoke", f"credential/{key}")
 
     def revoke_name(self, name: str) -> int:
         """End every credential of a name; return how many were ended now.
@@ -192,6 +204,7 @@ class Credentials:
             live = [row for row in rows if row.revoked_at is None]
             for row in live:
                 row.revoked_at = datetime.now(UTC)
+                note(session, "credential.revoke", f"credential/{row.key}")
             return len(live)
 
     def list_all(self) -> list[CredentialInfo]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
@@ -23,7 +25,10 @@ def registry_url(settings: Settings) -> URL:
     """
     try:
         url = make_url(settings.registry_url)
-    except ArgumentError:
+    except (
+        ArgumentError,
+        ValueError,
+    ):  # ValueError: the port is no number; its message may hold a part of the password
         raise RegistryError("MIDSTREAM_REGISTRY is no SQLAlchemy URL, such as sqlite:////path/registry.db") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise RegistryError("MIDSTREAM_REGISTRY takes a sqlite or a postgresql URL")
@@ -72,7 +77,7 @@ def _open(settings: Settings, wait_ms: int, options: dict[str, Any]) -> Engine:
         }
         options = {**options, "pool_pre_ping": True}
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             connect_args=connect_args,
             hide_parameters=True,
@@ -81,6 +86,15 @@ def _open(settings: Settings, wait_ms: int, options: dict[str, Any]) -> Engine:
         )
     except (ArgumentError, ImportError) as error:
         raise RegistryError(f"MIDSTREAM_REGISTRY cannot be used: {error}") from None
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "do_connect", _see_file)
+    return engine
+
+
+def _see_file(_dialect: Any, _record: Any, arguments: list[Any], _options: Any) -> None:
+    """Only :func:`midstream.registry.migrate.migrate` makes the file, which nobody else may read; SQLite would too."""
+    if not Path(arguments[0]).exists():
+        raise sqlite3.OperationalError("unable to open database file")
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""HS256 secrets must be read, so they are encrypted (Fernet) under ``<home>/registry.key``, of mode 0600.
+"""HS256 secrets must be read, so they are encrypted (Fernet) under ``<home>/registry.key``, of mode 0600, or
+under the file that ``MIDSTREAM_REGISTRY_KEY`` names.
 
 Machines that share one PostgreSQL registry must share the file. Without it the secrets are lost.
 """
@@ -22,7 +23,7 @@ _KEY_BYTES = 32
 
 def key_path(settings: Settings) -> Path:
     """Return where the key file is."""
-    return settings.home / "registry.key"
+    return settings.registry_key_file
 
 
 def ensure_key(settings: Settings) -> None:

@@ -1,24 +1,36 @@
-"""Brings the registry to the newest schema: idempotent, and safe when several processes do it at once."""
+"""Brings the registry to the newest schema: idempotent, and safe when several processes do it at once.
+
+A registry that a newer version has migrated is left as it is: migrations only add what older versions need not know, so
+that versions run side by side and a newer one can be rolled back (docs/upgrading.md).
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, exists, select
 from sqlalchemy.exc import DatabaseError
 
-from midstream.registry.engine import open_engine, registry_url, unavailable_as_such
+from midstream.logs import get_logger
+from midstream.registry.admin_log import note
+from midstream.registry.engine import open_engine, open_reader, registry_url, unavailable_as_such
 from midstream.registry.errors import RegistryError, RegistryUnavailable
 from midstream.registry.keyfile import ensure_key, key_path
 from midstream.registry.models import Credential
 from midstream.settings import Settings
 
 _SCRIPTS = "midstream.registry:migrations"
+_REVISION = re.compile(r"\d{4}")
 _ADVISORY_LOCK = 0x6D69647374  # any number of our own: PostgreSQL's advisory locks are named by numbers
+
+_log = get_logger(__name__)
 
 
 def migrate(settings: Settings, *, wait_ms: int = 30_000) -> None:
@@ -30,7 +42,7 @@ def migrate(settings: Settings, *, wait_ms: int = 30_000) -> None:
 
     Raises:
         RegistryUnavailable: the database cannot be reached, or stayed locked.
-        RegistryError: the registry is newer than this program, or holds secrets without its key file.
+        RegistryError: the registry is of no version that is known, or holds secrets without its key file.
     """
     if registry_url(settings).get_backend_name() == "sqlite":
         _create_sqlite_file(settings, wait_ms)
@@ -39,7 +51,10 @@ def migrate(settings: Settings, *, wait_ms: int = 30_000) -> None:
         with unavailable_as_such(), engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+            before = _version(connection)
             _upgrade(connection)
+            if (now := _version(connection)) != before:
+                note(connection, "registry.migrate", "registry", before=before, now=now)
             if not key_path(settings).exists():
                 if connection.scalar(select(exists(select(Credential.id)))):
                     raise RegistryError(
@@ -50,14 +65,40 @@ def migrate(settings: Settings, *, wait_ms: int = 30_000) -> None:
         engine.dispose()
 
 
+def revisions(settings: Settings, *, wait_ms: int) -> tuple[str, str]:
+    """Return the revision that the registry is of ("" if of none), and the newest that this program knows.
+
+    Raises:
+        RegistryUnavailable: the database cannot be reached within ``wait_ms``, or is not there.
+    """
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    newest = ScriptDirectory.from_config(config).get_current_head() or ""
+    engine = open_reader(settings, wait_ms=wait_ms)
+    try:
+        with unavailable_as_such(), engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or "", newest
+    finally:
+        engine.dispose()
+
+
 def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", _SCRIPTS)
     config.attributes["connection"] = connection
+    found = MigrationContext.configure(connection).get_current_revision()
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    if found is not None and newest is not None and _REVISION.fullmatch(found) and found > newest:
+        _log.warning("registry.newer", revision=found, known=newest)
+        return
     try:
         command.upgrade(config, "head")
     except CommandError as error:
         raise RegistryError(f"the registry is of another version of Midstream: {error}") from None
+
+
+def _version(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _create_sqlite_file(settings: Settings, wait_ms: int) -> None:

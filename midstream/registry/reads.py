@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from sqlalchemy import Engine
@@ -70,6 +71,6 @@ async def call_within(threads: ThreadPoolExecutor, call: Callable[[], _T]) -> _T
     try:
         # wait_for() of Python 3.11 loses a cancellation that comes together with the result (python/cpython#86296).
         async with asyncio.timeout(TIMEOUT_S):
-            return await asyncio.get_running_loop().run_in_executor(threads, call)
+            return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, call)
     except TimeoutError:
         raise RegistryUnavailable("the registry cannot be used: no answer in time") from None

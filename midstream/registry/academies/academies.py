@@ -14,6 +14,7 @@ from midstream.registry.academies.checks import check_id, check_name, check_stat
 from midstream.registry.academies.errors import NotThereError, TakenError
 from midstream.registry.academies.numbers import next_id
 from midstream.registry.academies.tables import Academy
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 
 
@@ -46,6 +47,7 @@ class Academies:
             with unavailable_as_such(), Session(self._engine) as session, session.begin():
                 number = next_id(session, Academy) if id_ is None else id_
                 session.add(Academy(id=number, name=name, status="active", created_at=datetime.now(UTC)))
+                note(session, "academy.create", f"academy/{number}")
         except IntegrityError:
             raise TakenError(f"there is an academy {id_} already") from None
         return number
@@ -62,6 +64,7 @@ class Academies:
         with unavailable_as_such(), self._engine.begin() as connection:
             if not connection.execute(update(Academy).where(Academy.id == id_).values(status=status)).rowcount:
                 raise NotThereError(f"there is no academy {id_}")
+            note(connection, "academy.set_status", f"academy/{id_}", status=status)
 
     def page(self, *, after: int = 0, limit: int) -> Sequence[AcademyInfo]:
         """Return ``limit`` academies at the most in the order of their ids, those above ``after``."""

@@ -13,6 +13,7 @@ from midstream.registry.academies.checks import check_capability, check_id, chec
 from midstream.registry.academies.errors import AcademyError
 from midstream.registry.academies.tables import Academy, Grant, User
 from midstream.registry.academies.upserts import insert
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.row_files import CsvRow, JsonLine, Refusal, read_rows
 
@@ -50,6 +51,7 @@ class _Placed(NamedTuple, Generic[_R]):
 class Kind(Protocol[_R]):
     """What can be brought in."""
 
+    name: str
     row: type[_R]
     columns: tuple[str, ...]
     """Those that a CSV has to have."""
@@ -69,6 +71,7 @@ class Kind(Protocol[_R]):
 
 
 class _Academies:
+    name = "academies"
     row = _AcademyRow
     columns: tuple[str, ...] = ("id", "name")
 
@@ -103,6 +106,7 @@ class _Academies:
 
 
 class _Users:
+    name = "users"
     row = _UserRow
     columns: tuple[str, ...] = ("id", "name")
 
@@ -127,6 +131,7 @@ class _Users:
 
 
 class _Grants:
+    name = "roles"
     row = _GrantRow
     columns: tuple[str, ...] = ("user", "academy", "capability")
 
@@ -185,6 +190,7 @@ def import_rows(
             return 0
         with unavailable_as_such(), engine.begin() as connection:
             refusals = kind.store(engine, connection, rows)
+            note(connection, "academies.import", kind.name, rows=len(rows) - len(refusals))
         for refusal in sorted(refusals, key=lambda one: one.line):
             refuse(refusal)
         return len(rows) - len(refusals)

@@ -12,6 +12,7 @@ from midstream.registry.academies.checks import check_capability, check_id
 from midstream.registry.academies.errors import NotThereError
 from midstream.registry.academies.tables import Academy, Grant, User
 from midstream.registry.academies.upserts import insert
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 
 
@@ -46,7 +47,10 @@ class Grants:
                 raise NotThereError(f"there is no user {user_id}")
             if session.scalar(select(Academy.id).where(Academy.id == academy_id)) is None:
                 raise NotThereError(f"there is no academy {academy_id}")
-            return session.scalar(statement.values(wanted._asdict())) is not None
+            is_new = session.scalar(statement.values(wanted._asdict())) is not None
+            if is_new:
+                note(session, "role.grant", f"user/{user_id}", academy=academy_id, capability=capability)
+            return is_new
 
     def revoke(self, user_id: int, academy_id: int, capability: str) -> None:
         """Take a capability from a user in an academy.
@@ -62,6 +66,7 @@ class Grants:
         with unavailable_as_such(), self._engine.begin() as connection:
             if not connection.execute(statement).rowcount:
                 raise NotThereError(f"user {user_id} does not have {capability} in academy {academy_id}")
+            note(connection, "role.revoke", f"user/{user_id}", academy=academy_id, capability=capability)
 
     def list(self, *, user_id: int | None = None, academy_id: int | None = None, limit: int) -> Sequence[GrantInfo]:
         """Return ``limit`` grants at the most, by user, academy and capability; of one user or academy when given."""

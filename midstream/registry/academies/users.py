@@ -16,6 +16,7 @@ from midstream.registry.academies.checks import check_id, check_name
 from midstream.registry.academies.errors import AcademyError, NotThereError, TakenError
 from midstream.registry.academies.numbers import next_id
 from midstream.registry.academies.tables import Grant, Record, User, UserToken
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.states import State, state_of
 
@@ -66,6 +67,7 @@ class Users:
             with unavailable_as_such(), Session(self._engine) as session, session.begin():
                 number = next_id(session, User) if id_ is None else id_
                 session.add(User(id=number, name=name, created_at=datetime.now(UTC)))
+                note(session, "user.create", f"user/{number}")
         except IntegrityError:
             raise TakenError(f"there is a user {id_} already") from None
         return number
@@ -92,6 +94,7 @@ class Users:
         with unavailable_as_such(), Session(self._engine) as session, session.begin():
             _check_there(session, id_)
             session.add(row)
+            note(session, "user_token.create", f"user/{id_}", expires=expires_at and expires_at.isoformat())
         return token
 
     def tokens(self, id_: int) -> Sequence[TokenInfo]:
@@ -123,7 +126,10 @@ class Users:
                 .values(revoked_at=now)
                 .returning(UserToken.expires_at)
             ).all()
-            return sum(expires_at is None or expires_at > now for expires_at in ended)
+            live = sum(expires_at is None or expires_at > now for expires_at in ended)
+            if ended:
+                note(session, "user_token.revoke", f"user/{id_}", tokens=live)
+            return live
 
 
 def erase_user(engine: Engine, id_: int) -> int:

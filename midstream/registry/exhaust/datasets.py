@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, exists, func, insert, select, update
 
 from midstream.exhaust.dataset import D001, NAME, Dataset, DatasetError, read_declaration, to_declaration
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.errors import RegistryUnavailable
 from midstream.registry.exhaust.errors import ExhaustError, NotThereError
@@ -54,6 +55,7 @@ class Datasets:
                 if (connection.scalar(select(func.count()).select_from(DeclaredDataset)) or 0) >= _MAX_DATASETS:
                     raise ExhaustError(f"there are {_MAX_DATASETS} datasets already, which is the most")
                 connection.execute(insert(DeclaredDataset).values(name=dataset.name, **values))
+            note(connection, "dataset.declare", f"dataset/{dataset.name}", is_new=known is None)
         return "changed" if known else "created"
 
     def get(self, name: str) -> Dataset:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, u
 from sqlalchemy.exc import IntegrityError
 
 from midstream.exhaust.dataset import same_resource
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.exhaust.checks import (
     canonical_licence_key,
@@ -102,8 +103,9 @@ class Licences:
                     new = insert(Licence).values(name=name, **values).returning(Licence.id)
                     licence_id = connection.scalars(new).one()
                 connection.execute(delete(Right).where(Right.licence_id == licence_id))
-                for dataset, resource in rights:
-                    _grant(connection, licence_id, dataset, resource)
+                given = sum(_grant(connection, licence_id, dataset, resource) for dataset, resource in rights)
+                expires = expires_at and expires_at.isoformat()
+                note(connection, "licence.create", f"licence/{name}", rights=given, expires=expires)
         except IntegrityError:
             raise TakenError(f"there is a licence {name} already: revoke it first, or take another name") from None
         return key
@@ -121,7 +123,10 @@ class Licences:
         """
         with unavailable_as_such(), self._engine.begin() as connection:
             licence_id = _id_of(connection, name)
-            return sum(_grant(connection, licence_id, dataset, resource) for dataset, resource in rights)
+            given = [list(right) for right in rights if _grant(connection, licence_id, *right)]
+            if given:
+                note(connection, "licence.grant", f"licence/{name}", rights=given)
+            return len(given)
 
     def withdraw(self, name: str, rights: Iterable[tuple[str, str]]) -> None:
         """Take rights from a licence, all or none. See :meth:`grant`.
@@ -132,9 +137,12 @@ class Licences:
         """
         with unavailable_as_such(), self._engine.begin() as connection:
             licence_id = _id_of(connection, name)
+            taken = []
             for dataset, resource in rights:
                 if not _withdraw(connection, licence_id, dataset, resource):
                     raise NotThereError(f"licence {name} has no right to {resource} of {dataset}")
+                taken.append([dataset, resource])
+            note(connection, "licence.withdraw", f"licence/{name}", rights=taken)
 
     def revoke(self, key_or_name: str) -> str:
         """End a licence; return its name. Ending it again changes nothing.
@@ -152,6 +160,8 @@ class Licences:
         statement = update(Licence).where(which).values(revoked_at=ended).returning(Licence.name)
         with unavailable_as_such(), self._engine.begin() as connection:
             name = connection.scalar(statement)
+            if name is not None:
+                note(connection, "licence.revoke", f"licence/{name}")
         if name is None:
             raise missing
         return name

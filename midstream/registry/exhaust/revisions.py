@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Engine, func, insert, or_, select
 
 from midstream.exhaust.dataset import HEAD_CHARS, Dataset, resource_head, same_resource
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.exhaust.checks import check_reason, checked_resource
 from midstream.registry.exhaust.errors import ExhaustError
@@ -60,6 +61,8 @@ class Revisions:
         with unavailable_as_such(), self._engine.begin() as connection:
             lock(connection, Revision)  # so that a higher number is never seen before a lower one
             connection.execute(insert(Revision), rows)
+            days = [first_day.isoformat(), last_day.isoformat()]
+            note(connection, "dataset.revise", f"dataset/{dataset.name}", days=days, reason=reason)
         return count
 
     def of(

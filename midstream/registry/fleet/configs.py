@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.fleet.changes import note_device
 from midstream.registry.fleet.errors import FleetError, NotThereError
@@ -58,6 +59,7 @@ class Configs:
             row.config_version += 1
             row.config_at = datetime.now(UTC)
             note_device(session, device_id)
+            note(session, "device_config.set", f"device/{device_id}", name=name, version=row.config_version)
             return row.config_version
 
     def report(self, device_id: str, version: int, content: Mapping[str, Any]) -> None:

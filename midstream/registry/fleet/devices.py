@@ -12,6 +12,7 @@ from sqlalchemy import Engine, bindparam, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.fleet.changes import note_device
 from midstream.registry.fleet.errors import FleetError, NotThereError, TooOftenError
@@ -185,6 +186,7 @@ class Devices:
             row.space = dict(space)
             row.space_version += 1
             note_device(session, device_id)
+            note(session, "device.claim", f"device/{device_id}", version=row.space_version)
             return row.space_version
 
     def revoke(self, device_id: str) -> None:
@@ -201,6 +203,7 @@ class Devices:
             )
             if ended.rowcount:  # type: ignore[attr-defined]
                 note_device(session, device_id)
+                note(session, "device.revoke", f"device/{device_id}")
             elif session.get(Device, device_id) is None:
                 raise NotThereError("There is no such device")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import xxhash
 from semver import Version
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.fleet.changes import note_model
 from midstream.registry.fleet.errors import FleetError, NotThereError
@@ -110,6 +111,13 @@ class Files:
                 )
             )
             note_model(session, model_id)
+            of_file: dict[str, Any] = {
+                "id": file.id,
+                "type": file.file_type,
+                "version": file.version,
+                "checksum": file.checksum,
+            }
+            note(session, "device_file.add", f"model/{model}", **of_file, rollout_percent=file.rollout_percent)
 
     def set_rollout(self, model: str, file_id: str, percent: int) -> FileInfo:
         """Offer a file to another share of a model's devices.
@@ -127,6 +135,7 @@ class Files:
                 raise NotThereError("The model has no such file")
             row.rollout_percent = percent
             note_model(session, row.model_id)
+            note(session, "device_file.roll_out", f"model/{model}", id=file_id, rollout_percent=percent)
             return _info(row)
 
     def list_all(self, model: str) -> Sequence[FileInfo]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Engine, Select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.fleet.changes import note_device
 from midstream.registry.fleet.errors import FleetError, NotThereError
@@ -28,5 +31,7 @@ def give(engine: Engine, row: Command | License, waiting: Select[int], most: int
                 raise FleetError(f"{most} {what} wait for the device already")
             session.add(row)
             note_device(session, row.device_id)
+            what_of_it: dict[str, Any] = {"command": row.name} if isinstance(row, Command) else {"action": row.action}
+            note(session, f"{row.__tablename__}.give", f"device/{row.device_id}", id=row.id, **what_of_it)
     except IntegrityError:  # the device was removed meanwhile
         raise NotThereError("There is no such device") from None

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.fleet.errors import FleetError, NotThereError
 from midstream.registry.fleet.keys import hash_key, new_key
@@ -59,6 +60,7 @@ class Models:
         try:
             with unavailable_as_such(), Session(self._engine) as session, session.begin():
                 session.add(row)
+                note(session, "model.create", f"model/{name}", interval_s=interval_s)
         except IntegrityError:
             raise FleetError(f"there is a model {name} already") from None
         return NewModel(name, key)
@@ -75,6 +77,7 @@ class Models:
             if row is None:
                 raise NotThereError(f"there is no model {name}")
             row.hardware_key_hash = hash_key(key)
+            note(session, "model.renew_key", f"model/{name}")
         return NewModel(name, key)
 
     def list_all(self) -> list[ModelInfo]:

@@ -1,4 +1,4 @@
-"""Takes an erased id out of the jobs that named it."""
+"""Takes an erased id out of the jobs and the acts of administrators that named it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from sqlalchemy import Engine, String, cast, func, or_, select, update
 
+from midstream.registry.admin_log import forget_object
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.sync.jobs import ENDED
 from midstream.registry.sync.tables import SyncJob
 
 
 def forget_id(engine: Engine, type_: str, id_: str, pseudonym: str, go_on: Callable[[], None] = lambda: None) -> int:
-    """Put a pseudonym in the place of an id in the jobs of its type that have ended.
+    """Put a pseudonym in the place of an id in the jobs of its type that have ended, and in the admin log.
 
     Jobs are read one at a time, as each may name very many ids.
 
@@ -50,4 +51,6 @@ def forget_id(engine: Engine, type_: str, id_: str, pseudonym: str, go_on: Calla
                 else {pseudonym if name == id_ else name: value for name, value in row.response.items()},
             }
             connection.execute(update(SyncJob).where(SyncJob.id == job_id).values(**values))
+    with unavailable_as_such(), engine.begin() as connection:
+        forget_object(connection, f"{type_}/{id_}", pseudonym)
     return len(found)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, Row, and_, func, or_, select, update
 from uuid_utils import uuid7
 
 from midstream.registry.academies.upserts import insert
+from midstream.registry.admin_log import note
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.sync.errors import EndedError, NoJobError, TooManyJobsError
 from midstream.registry.sync.tables import REQUEST_ID_CHARS, SyncJob
@@ -149,6 +150,9 @@ class Jobs:
             connection.execute(new.on_conflict_do_nothing(index_elements=["credential", "request_hash"]))
             # Not by RETURNING: SQLite takes no column that is NULL for NULL there.
             if (made := find(connection, job_id)) is not None:
+                note(
+                    connection, f"{order.kind}.ask", f"job/{job_id}", type=order.type, ids=order.ids and len(order.ids)
+                )
                 return made, True
         with unavailable_as_such(), self._engine.connect() as connection:  # two at once, and the other was first
             known = _same(connection, credential, hash_ or b"")
@@ -200,10 +204,16 @@ class Jobs:
         cancelled = {"status": "cancelled", "ended_at": self._now(), **NO_LEASE}
         waits = and_(SyncJob.id == job_id, SyncJob.status == "queued", _may_stop())
         runs = and_(SyncJob.id == job_id, SyncJob.status == "running", SyncJob.kind != "erase")
+        runs_on = and_(runs, SyncJob.cancel_requested.is_(False))
         with unavailable_as_such(), self._engine.begin() as connection:
-            connection.execute(update(SyncJob).where(runs).values(cancel_requested=True))
-            connection.execute(update(SyncJob).where(waits).values(**cancelled, cancel_requested=True))
+            changes = (
+                update(SyncJob).where(runs_on).values(cancel_requested=True),
+                update(SyncJob).where(waits).values(**cancelled, cancel_requested=True),
+            )
+            changed = sum(connection.execute(change).rowcount for change in changes)
             job = find(connection, job_id)
+            if changed and job is not None:
+                note(connection, "job.cancel", f"job/{job_id}", kind=job.kind)
         if job is None:
             raise NoJobError(f"there is no job {job_id}")
         if not job.cancel_requested:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, not_, or_, select, update
 
+from midstream.registry.admin_log import prune_acts
 from midstream.registry.engine import unavailable_as_such
 from midstream.registry.exhaust.locks import lock
-from midstream.registry.sync.jobs import COLUMNS, ENDED, NO_LEASE, JobRow, find, row_of
+from midstream.registry.sync.jobs import COLUMNS, ENDED, NO_LEASE, JobRow, Kind, find, row_of
 from midstream.registry.sync.tables import SyncJob, SyncRepair
 
 MAX_ATTEMPTS = 5
@@ -27,6 +28,9 @@ REMEMBERED = timedelta(days=90)
 """How long it is known what became of a job."""
 BACK_OFF = timedelta(seconds=5)
 BACK_OFF_MAX = timedelta(minutes=5)
+
+_IS_KNOWN = or_(*(SyncJob.kind == kind for kind in get_args(Kind)))
+"""Jobs of a kind that a newer version has brought wait for a process of that version."""
 
 
 class Held(Enum):
@@ -204,7 +208,8 @@ class Queue:
         now = self._now()
         owned = _is_owned(job_id, owner)
         with unavailable_as_such(), self._engine.begin() as connection:
-            row = connection.execute(select(*COLUMNS).where(owned).with_for_update()).one_or_none()
+            lock(connection, SyncJob)  # as claim() does first: two orders of locks could wait for each other
+            row = connection.execute(select(*COLUMNS).where(owned)).one_or_none()
             if row is None:
                 return None
             job = row_of(row)
@@ -228,7 +233,8 @@ class Queue:
             return connection.scalar(waiting) or 0
 
     def prune(self) -> int:
-        """Forget the jobs that ended long ago; return how many."""
+        """Forget the jobs that ended long ago, and what administrators did longer ago; return how many jobs."""
+        prune_acts(self._engine)
         old = and_(SyncJob.status.in_(ENDED), SyncJob.ended_at < self._now() - REMEMBERED, SyncJob.resweep_at.is_(None))
         with unavailable_as_such(), self._engine.begin() as connection:
             return int(connection.execute(delete(SyncJob).where(old)).rowcount)
@@ -268,17 +274,17 @@ def _due_first(connection: Connection, now: datetime) -> tuple[str, bool] | None
 
 
 def _is_queued(now: datetime) -> ColumnElement[bool]:
-    return and_(SyncJob.status == "queued", SyncJob.not_before <= now)
+    return and_(_IS_KNOWN, SyncJob.status == "queued", SyncJob.not_before <= now)
 
 
 def _is_left(now: datetime) -> ColumnElement[bool]:
     """Its process has not renewed its lease."""
-    return and_(SyncJob.status == "running", SyncJob.lease_until <= now)
+    return and_(_IS_KNOWN, SyncJob.status == "running", SyncJob.lease_until <= now)
 
 
 def _is_resweep(now: datetime) -> ColumnElement[bool]:
     held = and_(SyncJob.lease_until.is_not(None), SyncJob.lease_until > now)
-    return and_(SyncJob.status == "done", SyncJob.resweep_at <= now, not_(held))
+    return and_(_IS_KNOWN, SyncJob.status == "done", SyncJob.resweep_at <= now, not_(held))
 
 
 def _is_owned(job_id: str, owner: str) -> ColumnElement[bool]:

@@ -43,6 +43,11 @@ class RepairLease:
         """Let others repair, and run jobs."""
         self._set(owner, {"lease_owner": None, "lease_until": None})
 
+    def free(self) -> None:
+        """Take it from whoever has it, who is no more."""
+        with unavailable_as_such(), self._engine.begin() as connection:
+            connection.execute(update(SyncRepair).values(lease_owner=None, lease_until=None))
+
     def _set(self, owner: str, values: dict[str, datetime | None]) -> bool:
         owned = and_(SyncRepair.id == _ID, SyncRepair.lease_owner == owner)
         with unavailable_as_such(), self._engine.begin() as connection:

@@ -173,6 +173,9 @@ def test_wrong_key_file_is_named(settings: Settings, credentials: Credentials) -
 def test_registry_without_tables_is_unavailable(settings: Settings) -> None:
     settings.home.mkdir(parents=True)
     credentials = Credentials(settings)
+    with pytest.raises(RegistryUnavailable, match="unable to open database file"):
+        credentials.list_all()
+    (settings.home / "registry.db").touch()
     with pytest.raises(RegistryUnavailable, match="no such table"):
         credentials.list_all()
     credentials.close()

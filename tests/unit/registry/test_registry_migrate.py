@@ -1,3 +1,4 @@
+import contextlib
 import multiprocessing
 import sqlite3
 import stat
@@ -12,7 +13,7 @@ from midstream.registry.credentials import Credentials
 from midstream.registry.engine import open_engine
 from midstream.registry.errors import RegistryError, RegistryUnavailable
 from midstream.registry.keyfile import key_path
-from midstream.registry.migrate import migrate
+from midstream.registry.migrate import migrate, revisions
 from midstream.registry.models import Base
 from midstream.settings import Settings
 
@@ -27,6 +28,26 @@ def test_twice_is_as_once(settings: Settings) -> None:
 def test_key_file_is_private(settings: Settings) -> None:
     migrate(settings)
     assert stat.S_IMODE(key_path(settings).stat().st_mode) == 0o600
+
+
+def test_only_a_migration_makes_the_file_which_is_private(settings: Settings) -> None:
+    file = settings.home / "registry.db"
+    file.parent.mkdir()
+    with pytest.raises(RegistryUnavailable):
+        revisions(settings, wait_ms=100)
+    with pytest.raises(RegistryUnavailable):
+        Credentials(settings).list_all()
+    assert not file.exists()
+    migrate(settings)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_look_at_the_revision_waits_for_no_writer(settings: Settings) -> None:
+    migrate(settings)
+    with contextlib.closing(sqlite3.connect(settings.home / "registry.db")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        found, newest = revisions(settings, wait_ms=100)
+    assert found == newest
 
 
 def test_migrations_make_what_the_models_say(settings: Settings) -> None:
@@ -93,9 +114,28 @@ def test_lost_key_file_is_not_replaced_while_secrets_need_it(settings: Settings,
     assert not key_path(settings).exists()
 
 
-def test_newer_registry_is_refused(settings: Settings, credentials: Credentials) -> None:
+def set_revision(settings: Settings, revision: str) -> None:
     with sqlite3.connect(settings.home / "registry.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+
+
+def test_a_newer_registry_is_left_as_it_is(settings: Settings, credentials: Credentials) -> None:
+    """A version that was rolled back starts: what the newer one has added is none of its business."""
+    credentials.create("app")
+    with sqlite3.connect(settings.home / "registry.db") as connection:
+        connection.execute("CREATE TABLE of_a_newer_version (id INTEGER)")
+        connection.execute("ALTER TABLE credentials ADD COLUMN colour VARCHAR(8)")
+    set_revision(settings, "9999")
+    migrate(settings)
+    with sqlite3.connect(settings.home / "registry.db") as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+    credentials.create("other")
+    assert {one.name for one in credentials.list_all()} == {"app", "other"}
+
+
+@pytest.mark.parametrize("revision", ["0000", "8c1f02", "99999"])
+def test_a_registry_of_no_known_version_is_refused(settings: Settings, credentials: Credentials, revision: str) -> None:
+    set_revision(settings, revision)
     with pytest.raises(RegistryError, match="another version"):
         migrate(settings)
 

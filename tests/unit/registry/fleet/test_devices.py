@@ -31,7 +31,8 @@ def test_a_device_registers_and_its_key_is_kept_as_a_hash(engine: Engine, device
 
 
 def test_a_serial_number_registers_once_in_a_model(engine: Engine, devices: Devices, model: NewModel) -> None:
-    devices.register(registration(model))
+    first = devices.register(registration(model))
+    devices.revoke(first.id)  # which shall hold
     with pytest.raises(FleetError, match="already registered"):
         devices.register(registration(model))
     other = Models(engine).create("hub-200", 10)
