@@ -12,7 +12,6 @@ import argparse
 import gzip
 import http.client
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from bench.load import Load, Outcome, Runner
 from bench.mix import PEOPLE
 from bench.pipeline import BenchError, BenchPipeline, bench_folder
 from bench.processes import Watch
+from bench.proof import unproven
 from bench.stored import let_merge
 from bench.users import NEW, OLD, QUERY, changed_ids, fill, lines, patches
 from midstream.clickhouse.client import ClickHouse, open_client
@@ -201,7 +201,7 @@ def correct(pipeline: BenchPipeline, operator: Operator, folder: Path, args: arg
             *watcher.troubles(),
             *(trouble for outcome in (warmed, alone, beside) for trouble in outcome.troubles),
             *_wrong_totals(clickhouse, ids, args.events + fresh),
-            *_unproven(pipeline, since),
+            *unproven(pipeline, since),
         ]
         if result["sync"]["changed"].get("events", 0) < args.events // 2:
             result["wrong"].append("fewer events changed than there were with the old copy")
@@ -264,13 +264,6 @@ def _wrong_totals(clickhouse: ClickHouse, ids: Sequence[str], events: int) -> li
         f"{others:,} events of other users with a new copy": others,
     }
     return [text for text, is_so in found.items() if is_so]
-
-
-def _unproven(pipeline: BenchPipeline, since: datetime) -> list[str]:
-    """Return what ``midstream audit`` does not prove of what was received since."""
-    command = [sys.executable, "-m", "midstream.cli", "audit", "--json", "--from", f"{since:%Y-%m-%dT%H:%M:%SZ}"]
-    done = subprocess.run(command, env=pipeline.env, capture_output=True, text=True, timeout=_LIMIT_S, check=False)  # noqa: S603
-    return [] if done.returncode == 0 else [f"the audit proves nothing: {done.stdout[:2_000]} {done.stderr[-500:]}"]
 
 
 def _until(what: str, done: Callable[[], bool]) -> None:

@@ -25,7 +25,8 @@ _READY_TIMEOUT_S = 120.0
 _SETTLE_S = 120.0
 _QUERY_TIMEOUT_MS = 120_000  # of millions of events
 _SETTLE_POLL_S = 0.5
-_BLOCK_LOG_S = 2.0  # the log of blocks is written once a second
+BLOCK_LOG_S = 2.0
+"""Within this time what was stored is in the log of blocks, which is written once a second."""
 _QUANTILES = (0.5, 0.95, 0.99)
 
 _COUNTS = {
@@ -124,10 +125,10 @@ class Runner:
             with self._sender(load) as sender, Watch(self._pipeline.home) as watch:
                 since_ms = time.time_ns() // 1_000_000
                 sent = _let_send(sender)
-                expected = {"stored": sent.fresh, "duplicate": sent.resent, "rejected": sent.invalid}
-                _settle(clickhouse, since_ms, expected)
-            time.sleep(_BLOCK_LOG_S)
-            counts = _counts(clickhouse, since_ms)
+                expected = expected_of(sent)
+                settle(clickhouse, since_ms, expected)
+            time.sleep(BLOCK_LOG_S)
+            counts = counts_since(clickhouse, since_ms)
             visible = clickhouse.rows(_VISIBLE, {"since": since_ms})
         finally:
             clickhouse.close()
@@ -163,6 +164,16 @@ class Runner:
             expected=expected,
             troubles=judge(sent, expected, counts, sum(rows for _, _, rows in visible), watch.ended),
         )
+
+    def send(self, load: Load) -> tuple[int, Sent]:
+        """Send, and wait for nothing but the replies; return when it began (epoch milliseconds) and the ledger.
+
+        Raises:
+            BenchError: the sender ended without a report.
+        """
+        with self._sender(load) as sender:
+            since_ms = time.time_ns() // 1_000_000
+            return since_ms, _let_send(sender)
 
     @contextmanager
     def sending(self, load: Load) -> Iterator[None]:
@@ -244,7 +255,13 @@ def judge(
     return troubles
 
 
-def _counts(clickhouse: ClickHouse, since_ms: int) -> dict[str, int]:
+def expected_of(sent: Sent) -> dict[str, int]:
+    """Return the counts that ClickHouse has to hold of a load, by the sender's ledger."""
+    return {"stored": sent.fresh, "duplicate": sent.resent, "rejected": sent.invalid}
+
+
+def counts_since(clickhouse: ClickHouse, since_ms: int) -> dict[str, int]:
+    """Return what ClickHouse holds of what was received since a moment (epoch milliseconds): ``stored`` and so on."""
     return {what: _count(clickhouse, what, since_ms) for what in _COUNTS}
 
 
@@ -252,12 +269,12 @@ def _count(clickhouse: ClickHouse, what: str, since_ms: int) -> int:
     return int(clickhouse.rows(_COUNTS[what], {"since": since_ms})[0][0])
 
 
-def _settle(clickhouse: ClickHouse, since_ms: int, expected: Mapping[str, int]) -> None:
+def settle(clickhouse: ClickHouse, since_ms: int, expected: Mapping[str, int], timeout_s: float = _SETTLE_S) -> None:
     """Wait until the counts are as expected, or the time is over; they are judged afterwards.
 
     The engine's time goes to its account, so it is asked for one count at a time, the cheapest first.
     """
-    deadline = time.monotonic() + _SETTLE_S
+    deadline = time.monotonic() + timeout_s
     missing = [kind for kind in _COUNTS if expected[kind]]
     while missing and time.monotonic() < deadline:
         if _count(clickhouse, missing[0], since_ms) >= expected[missing[0]]:

@@ -26,6 +26,7 @@ import psutil
 from bench.mix import dimension_rows
 from deploy.local.home import Home
 from deploy.local.orphans import RUN_HOME, end_orphans, end_processes, find_processes
+from deploy.local.supervisor_client import SupervisorClient
 from midstream import topics
 from midstream.kafka.groups import GroupStates
 from midstream.registry.credentials import Credentials
@@ -193,20 +194,50 @@ class BenchPipeline:
 
     def add_worker(self, stage: str) -> None:
         """Start one more worker of ``validate`` or ``store``, and wait until it has a share of the partitions."""
-        metrics_port = free_ports(1)[0]
+        self.spawn(stage, f"bench-{stage}-{len(self._more)}")
+        self._workers[stage] = self._workers.get(stage, 1) + 1
+        self.wait_members(stage, self._workers[stage])
+
+    def spawn(self, stage: str, worker_id: str, **settings: object) -> subprocess.Popen[bytes]:
+        """Start a worker of ``validate`` or ``store`` beside the pipeline's own, without waiting for it.
+
+        ``settings`` are those that it has besides. It is stopped with the pipeline, unless it has ended before.
+        """
         env = self.env | {
             RUN_HOME: str(self.home.root),
-            "MIDSTREAM_WORKER_ID": f"bench-{stage}-{len(self._more)}",
-            f"MIDSTREAM_{stage.upper()}_METRICS_PORT": str(metrics_port),
+            "MIDSTREAM_WORKER_ID": worker_id,
+            f"MIDSTREAM_{stage.upper()}_METRICS_PORT": str(free_ports(1)[0]),
+            **{f"MIDSTREAM_{name.upper()}": str(value) for name, value in settings.items()},
         }
         with (self.home.logs / f"{stage}-more.log").open("ab") as output:
             command = [sys.executable, "-m", f"processors.{stage}"]
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)  # noqa: S603
         self._more.append(process)
-        self._workers[stage] = self._workers.get(stage, 1) + 1
+        return process
+
+    def wait_members(self, stage: str, count: int) -> None:
+        """Wait until a stage has so many workers, and each its share of the partitions.
+
+        Raises:
+            BenchError: not in time.
+        """
         group = {"validate": topics.GROUP_VALIDATE, "store": topics.GROUP_STORE}[stage]
-        wanted = ("Stable", self._workers[stage])
-        self._wait(f"{stage} has a worker more", lambda: asyncio.run(self._group(group)) == wanted)
+
+        def has_them() -> bool:
+            found = asyncio.run(self._group(group))
+            return found == ("Stable", count) if count else found is None or not found[1]
+
+        self._wait(f"{count} workers of {stage}", has_them)
+
+    def stop_own(self, stage: str) -> None:
+        """Stop the pipeline's own worker of a stage for good, and wait until its group is empty.
+
+        Raises:
+            BenchError: not in time.
+        """
+        SupervisorClient(self.home.socket).stop(stage)
+        self._workers[stage] = 0
+        self.wait_members(stage, 0)
 
     async def _group(self, group: str) -> tuple[str, int] | None:
         states = GroupStates(self.settings, 5_000)
