@@ -16,11 +16,11 @@ SDK := tests/integration/sdk
 SDK_MODULES := $(if $(wildcard $(SDK)/package-lock.json),$(SDK)/node_modules/.package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos bench bench-full profile lint lock reference clean prerequisites environment \
+.PHONY: help run demo test chaos faults drill bench bench-full profile lint lock reference clean prerequisites environment \
 	test-environment peers-environment
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 # exec: a shell between would take a SIGTERM for itself and leave the pipeline behind.
 run: environment ## Start the whole pipeline here, in the foreground; Ctrl-C stops it
@@ -29,7 +29,26 @@ run: environment ## Start the whole pipeline here, in the foreground; Ctrl-C sto
 demo: environment ## Send a realistic day of a small fleet and show what became of it
 	@$(BIN)/python -m deploy.local.demo $(ARGS)
 
-test: test-environment $(SDK_MODULES) ## Pass all tests; ARGS="tests/unit -k name" for some
+# Programs in Go that check what is in deploy/. Without Go or the network the tests that need them are skipped.
+TOOLS := .tools/bin
+HELM_VERSION := v3.19.2
+COMPOSE_GO_VERSION := v2.16.2
+.PHONY: tools
+tools: ## Build with Go what checks the chart and the compose file; make test does it too
+	@mkdir -p $(TOOLS)
+	@test -x $(TOOLS)/helm-$(HELM_VERSION) || $(MAKE) -s tool \
+		NAME=helm-$(HELM_VERSION) BUILT=helm PACKAGE=helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	@test -x $(TOOLS)/compose-go-$(COMPOSE_GO_VERSION) || $(MAKE) -s tool \
+		NAME=compose-go-$(COMPOSE_GO_VERSION) BUILT=cmd PACKAGE=github.com/compose-spec/compose-go/v2/cmd@$(COMPOSE_GO_VERSION)
+
+.PHONY: tool
+tool:
+	@command -v go >/dev/null || { echo "No Go: $(NAME) is not built, and tests that need it are skipped"; exit 0; }; \
+	echo "Building $(NAME), once"; \
+	GOBIN=$(abspath $(TOOLS)) timeout 600 go install $(PACKAGE) && mv $(TOOLS)/$(BUILT) $(TOOLS)/$(NAME) || \
+		echo "$(NAME) cannot be built here: tests that need it are skipped"
+
+test: test-environment tools $(SDK_MODULES) ## Pass all tests; ARGS="tests/unit -k name" for some
 	$(BIN)/python -m deploy.local.jars
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
 
@@ -44,6 +63,15 @@ chaos: test-environment ## Break the pipeline on purpose and count; CASE= SEED= 
 	$(BIN)/python -m deploy.local.jars
 	@exec $(BIN)/python -m tests.chaos --case "$(CASE)" --seeds "$(SEEDS)" $(if $(EVENTS),--events $(EVENTS)) \
 		$(if $(FRESH),--fresh) $(if $(KEEP),--keep) $(ARGS)
+
+# An hour of health first: make faults ARGS="--healthy-s 3600"; some faults only: ARGS="--only 'kafka_stops bad_release'"
+faults: test-environment ## Break what alerts must name, under a real Prometheus; ARGS="--healthy-s 3600"
+	$(BIN)/python -m deploy.local.jars
+	@exec $(BIN)/python -m tests.faults $(ARGS)
+
+drill: test-environment ## Back up a pipeline under load, destroy it, restore it, count; ARGS="--rate 1000 --load 20"
+	$(BIN)/python -m deploy.local.jars
+	@exec $(BIN)/python -m tests.drill $(ARGS)
 
 # Some parts only, fewer runs: make bench ARGS="--only cpu,limits --runs 1 --events 20000"
 bench: test-environment peers-environment ## Measure all parts but the soak; ARGS="--only cpu,latency --runs 1"
@@ -60,24 +88,31 @@ profile: test-environment ## Record a stage under load as a flame graph; STAGE=s
 	$(BIN)/python -m deploy.local.jars
 	@exec $(BIN)/python -m bench.profile $(STAGE) --seconds $(SECONDS) $(ARGS)
 
-lint: test-environment ## Check style and types
+lint: test-environment ## Check style, types and security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r midstream ingest processors serve schemas deploy
 
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --group build
+# What make run needs beside the processes; not in the container image.
+ONLY_LOCAL := chdb chdb-core supervisor
 lock: test-environment ## Lock the newest dependencies that pyproject.toml allows
 	$(LOCK) pyproject.toml --output-file requirements.lock
 	$(LOCK) pyproject.toml --output-file requirements-test.lock --extra test --constraint requirements.lock
 	$(LOCK) --group peers --output-file requirements-peers.lock
+	$(LOCK) pyproject.toml --output-file requirements-image.lock --extra postgres --constraint requirements.lock \
+		$(addprefix --no-emit-package ,$(ONLY_LOCAL))
 
-reference: environment ## Write docs/settings.md and docs/metrics.md from the code
+reference: test-environment ## Write docs/settings.md, docs/metrics.md and Grafana's dashboards from the code
 	@$(BIN)/python -m midstream.reference docs
+	@$(BIN)/python -m deploy.grafana
 
-clean: ## Remove what was installed and built here; data in .midstream stays
-	rm -rf $(VENV) $(PEERS_VENV) .bench deploy/local/kafka/libs deploy/local/kafka/libs.new *.egg-info build $(SDK)/node_modules
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove what was installed and built here; data and secrets stay
+	rm -rf $(VENV) $(PEERS_VENV) .bench .chaos deploy/local/kafka/libs deploy/local/kafka/libs.new *.egg-info build $(SDK)/node_modules
+	rm -rf .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 prerequisites:
 	@command -v $(PYTHON) >/dev/null || { \
