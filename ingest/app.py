@@ -5,20 +5,20 @@ On one machine the web application of :mod:`serve` mounts :class:`Collector` ins
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from ingest.body import Receive
 from ingest.collector import PATHS, Collector
 from ingest.publish import Publisher
 from ingest.replies import ErrorCode, RefusedError, Reply, Send, refused, send_reply
+from midstream.exposition import CONTENT_TYPE, render_metrics
 from midstream.logs import get_logger
+from midstream.request_ids import HEADER, begin_request
 from midstream.settings import Settings
+from midstream.web import ending_with_parent
 
 __all__ = ["PATHS", "Collector", "create_app"]
 
@@ -37,22 +37,25 @@ def create_app(settings: Settings, publisher: Publisher | None = None) -> App:
             if collector.handles(path):
                 await collector(scope, receive, send)
             else:
-                await send_reply(send, _look(collector, path, scope["method"]))
+                request_id = begin_request(dict(scope["headers"]).get(HEADER))
+                reply = _look(collector, path, scope["method"], request_id.text)
+                await send_reply(send, reply, [request_id.header])
         elif scope["type"] == "lifespan":
-            await _live(collector, receive, send)
+            async with ending_with_parent():
+                await _live(collector, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
     return app
 
 
-def _look(collector: Collector, path: str, method: str) -> Reply:
+def _look(collector: Collector, path: str, method: str, request_id: str) -> Reply:
     pages = {"/health": _health, "/accepting": _accepting, "/metrics": _metrics}
     page = pages.get(path)
     if page is None:
-        return refused(RefusedError(ErrorCode.NOT_FOUND), "", "")
+        return refused(RefusedError(ErrorCode.NOT_FOUND), request_id, "")
     if method not in ("GET", "HEAD"):
-        return refused(RefusedError(ErrorCode.METHOD_NOT_ALLOWED, allow="GET"), "", "")
+        return refused(RefusedError(ErrorCode.METHOD_NOT_ALLOWED, allow="GET"), request_id, "")
     return page(collector)
 
 
@@ -72,11 +75,7 @@ def _json(status: int, content: dict[str, Any]) -> Reply:
 
 
 def _metrics(_collector: Collector) -> Reply:
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # several processes answer at one port: add them up
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Reply(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], generate_latest(registry))
+    return Reply(200, [(b"content-type", CONTENT_TYPE.encode())], render_metrics())
 
 
 async def _live(collector: Collector, receive: Receive, send: Send) -> None:

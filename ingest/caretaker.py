@@ -11,8 +11,9 @@ from ingest.received import Received
 from ingest.spool.drain import Drainer
 from ingest.spool.slot import find_left_over
 from ingest.spool.spool import Spool
+from midstream.disks import tell_disk
 from midstream.logs import get_logger
-from midstream.metrics import SPOOL_BATCHES, SPOOL_BYTES, SPOOL_OLDEST_AGE_SECONDS
+from midstream.metrics import SPOOL_BATCHES, SPOOL_BYTES, SPOOL_LIMIT_BYTES, SPOOL_OLDEST_AGE_SECONDS
 from midstream.settings import Settings
 
 _log = get_logger(__name__)
@@ -44,6 +45,7 @@ class Caretaker:
         self._next_look = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._troubles: dict[str, str] = {}
+        SPOOL_LIMIT_BYTES.set(settings.spool_max_bytes)
 
     @property
     def open(self) -> bool:
@@ -121,6 +123,7 @@ class Caretaker:
             held = [self._own, *self._adopted]
             await asyncio.gather(*(one.publish(self._publisher, self._timeout_s) for one in held))
         self._tell()
+        await asyncio.to_thread(tell_disk, "spool", self._root)
 
     async def _drain(self) -> None:
         if self._own is None or self.spool is None:

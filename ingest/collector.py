@@ -7,6 +7,7 @@ sending. Nothing is dropped: a batch that is refused was never taken.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -21,22 +22,27 @@ from ingest.devices import DeviceReports, handles
 from ingest.envelopes import EnvelopeReader
 from ingest.head import Headers, authorization, check_readable, clean, content_length, end_user, fact
 from ingest.keep import Keeper, NotKeptError, NotKnownError
-from ingest.limits import BytesInFlight, RateLimiter, RequestsInFlight
+from ingest.limits import BytesInFlight, RequestsInFlight
 from ingest.publish import KafkaPublisher, Publisher
 from ingest.replies import ErrorCode, RefusedError, Reply, Send, accepted, refused, send_reply
 from ingest.tally import Tally
 from midstream.deadlines import Deadlines
 from midstream.logs import get_logger
-from midstream.metrics import REQUEST_SECONDS
+from midstream.metrics import COLLECTOR_ACCEPTING, REQUEST_SECONDS
+from midstream.rate_limiter import RateLimiter
 from midstream.receipt import Receipt
 from midstream.registry.auth import Authenticator, Principal
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
+from midstream.request_ids import HEADER, begin_request
+from midstream.request_log import RequestLog
 from midstream.settings import Settings
 from midstream.topics import MAX_MESSAGE_BYTES
 
 PATHS = frozenset({"/api/data/v1/telemetry", "/v1/telemetry"})
 
 _CLIENT_GONE = 499  # nobody was there for a reply; counted under nginx's number for it
+
+_TELL_INTERVAL_S = 1.0
 
 _log = get_logger(__name__)
 
@@ -45,7 +51,9 @@ _log = get_logger(__name__)
 class _Ids:
     """What a reply names, whatever it is: as the headers say, and of ``msgid`` as the body says once it is read."""
 
-    request_id: str
+    made: str
+    """The request's id where it was made here: the batch has the same. "" where the client gave one."""
+    resmsgid: str
     msgid: str
 
 
@@ -72,18 +80,24 @@ class Collector:
         self._devices = DeviceReports(
             settings, publisher, self._requests, self._in_flight, self._backlog, self._refusals, self._tally
         )
+        self._request_log = RequestLog()
         self._open = False
         self._registry_away = False
+        self._telling: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
         """Begin; Kafka may come later: until then batches go into the spool, if Kafka has been there before."""
         await self._keeper.start()
         await self._devices.start()
         self._open = True
+        self._telling = asyncio.create_task(self._tell_accepting(), name="accepting")
 
     async def shutdown(self) -> None:
         """Take nothing more, and bring to Kafka what can be, for at most the drain timeout."""
         self._open = False
+        if self._telling is not None:
+            self._telling.cancel()
+        COLLECTOR_ACCEPTING.set(0)
         await self._devices.stop()
         await self._keeper.stop(self._drain_timeout_s)
         self._reader.close()
@@ -93,6 +107,11 @@ class Collector:
     def accepting(self) -> bool:
         """Whether a batch posted now would be durable, as far as is known."""
         return self._open and self._keeper.ready and not self._in_flight.full
+
+    async def _tell_accepting(self) -> None:
+        while True:
+            COLLECTOR_ACCEPTING.set(self.accepting())
+            await asyncio.sleep(_TELL_INTERVAL_S)
 
     def handles(self, path: str) -> bool:
         """Whether ``path`` is the collector's."""
@@ -106,12 +125,17 @@ class Collector:
         began = time.perf_counter()
         headers: Headers = dict(scope["headers"])
         method = scope["method"]
+        request_id = begin_request(headers.get(HEADER))
         if method == "OPTIONS":
             reply = Reply(204, [(b"allow", b"POST, OPTIONS")], b"")
             cross_origin = self._cors.headers(headers, preflight=True)
         else:
             cross_origin = self._cors.headers(headers)
-            ids = _Ids(fact(headers, b"x-request-id"), fact(headers, b"x-msgid"))
+            ids = _Ids(
+                request_id.text if request_id.is_ours else "",
+                fact(headers, HEADER) or request_id.text,
+                fact(headers, b"x-msgid"),
+            )
             try:
                 if method != "POST":
                     raise RefusedError(ErrorCode.METHOD_NOT_ALLOWED)
@@ -123,17 +147,21 @@ class Collector:
                     self._requests.leave()
             except ClientGoneError:
                 self._tally.reply(_CLIENT_GONE)
+                request_id.is_over = True
                 return
             except RefusedError as error:
                 if error.code is ErrorCode.OVERLOADED:
                     await self._refusals.wait()
-                reply = refused(error, ids.request_id, ids.msgid)
+                reply = refused(error, ids.resmsgid, ids.msgid)
             except Exception:  # noqa: BLE001  a request's top: a fault of ours is one 500, told in the log
                 _log.exception("request.failed")
-                reply = refused(RefusedError(ErrorCode.INTERNAL_ERROR), ids.request_id, ids.msgid)
+                reply = refused(RefusedError(ErrorCode.INTERNAL_ERROR), ids.resmsgid, ids.msgid)
+        cross_origin.append(request_id.header)
         await send_reply(send, reply, cross_origin)
         self._tally.reply(reply.status)
-        REQUEST_SECONDS.observe(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        REQUEST_SECONDS.observe(seconds)
+        self._request_log.end(request_id, reply.status, seconds, method, scope["path"])
 
     async def _take(self, headers: Headers, receive: Receive, ids: _Ids) -> Reply:
         announced = content_length(headers)
@@ -157,7 +185,7 @@ class Collector:
             if events > self._max_batch_events:
                 raise RefusedError(ErrorCode.BODY_TOO_LARGE)
             did = clean(batch.did) or fact(headers, b"x-device-id")
-            batch_id = str(uuid7())
+            batch_id = ids.made or str(uuid7())
             make_receipt = partial(
                 Receipt,
                 batch_id=batch_id,
@@ -193,7 +221,7 @@ class Collector:
         finally:
             hold.release()
         self._tally.receive(events, len(body))
-        return accepted(batch_id, ids.request_id, ids.msgid)
+        return accepted(batch_id, ids.resmsgid, ids.msgid)
 
     async def _authenticate(self, headers: Headers) -> Principal:
         try:

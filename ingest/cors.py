@@ -16,7 +16,7 @@ _PREFLIGHT: tuple[Header, ...] = (
     (b"access-control-allow-headers", _ALLOWED_HEADERS),
     (b"access-control-max-age", b"86400"),
 )
-_EXPOSED: Header = (b"access-control-expose-headers", b"X-Batch-Id, Retry-After")
+_EXPOSED: Header = (b"access-control-expose-headers", b"X-Batch-Id, X-Request-Id, Retry-After")
 
 
 class Cors:

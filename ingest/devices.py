@@ -30,9 +30,12 @@ from midstream.devices.report import Report, ReportError, read_object, read_repo
 from midstream.kafka.producer import RecordTooLarge
 from midstream.logs import get_logger
 from midstream.metrics import DEVICE_REPORTS, REQUEST_SECONDS
+from midstream.rate_limiter import RateLimiter
 from midstream.registry.errors import RegistryUnavailable
 from midstream.registry.fleet.cache import FlagsCache, Known
 from midstream.registry.fleet.errors import FleetError
+from midstream.request_ids import HEADER, begin_request
+from midstream.request_log import RequestLog
 from midstream.settings import Settings
 from midstream.topics import DEVICE, MAX_MESSAGE_BYTES
 
@@ -42,6 +45,8 @@ MAX_DEVICES = 100
 _MANY = "/v1/devices/telemetry"
 _ONE = re.compile(r"/v1/devices/([^/]+)/telemetry")
 _TOKEN = "access_token"  # noqa: S105  the name of a member
+
+_TOO_MANY = "Too many reports"
 
 _CLIENT_GONE = 499
 _JSON: tuple[Header, ...] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
@@ -87,6 +92,8 @@ class DeviceReports:
         self._cache = FlagsCache(settings)
         self._accepted = DEVICE_REPORTS.labels("accepted")
         self._refused = DEVICE_REPORTS.labels("refused")
+        self._request_log = RequestLog()
+        self._rates = RateLimiter(settings.rate_limit_per_s)
         self._open = False
         self._registry_away = False
 
@@ -103,6 +110,7 @@ class DeviceReports:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         began = time.perf_counter()
+        request_id = begin_request(next((value for name, value in scope["headers"] if name == HEADER), None))
         try:
             if scope["method"] != "POST":
                 raise RefusedError(ErrorCode.METHOD_NOT_ALLOWED, allow="POST")
@@ -114,6 +122,7 @@ class DeviceReports:
                 self._requests.leave()
         except ClientGoneError:
             self._tally.reply(_CLIENT_GONE)
+            request_id.is_over = True
             return
         except (FleetError, _Refused) as error:
             reply = _error(error.status, str(error))
@@ -129,9 +138,11 @@ class DeviceReports:
         except Exception:  # noqa: BLE001  a request's top: a fault of ours is one 500, told in the log
             _log.exception("request.failed")
             reply = _refusal(RefusedError(ErrorCode.INTERNAL_ERROR))
-        await send_reply(send, reply)
+        await send_reply(send, reply, [request_id.header])
         self._tally.reply(reply.status)
-        REQUEST_SECONDS.observe(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        REQUEST_SECONDS.observe(seconds)
+        self._request_log.end(request_id, reply.status, seconds, scope["method"], scope["path"])
 
     async def _take(self, scope: dict[str, Any], receive: Receive) -> Reply:
         headers: Headers = dict(scope["headers"])
@@ -143,6 +154,9 @@ class DeviceReports:
         if one is not None:  # a key is proven before a body is read
             known = await self._cache.authenticate(one[1], authorization(headers) or "")
             self._registry_away = False
+            wait_s = self._rates.retry_after_s(one[1])
+            if wait_s:
+                raise RefusedError(ErrorCode.RATE_LIMITED, _TOO_MANY, retry_after_s=wait_s)
         if not self._open or not self._publisher.ready:
             raise RefusedError(ErrorCode.KAFKA_UNAVAILABLE, "Reports cannot be made durable now")
         hold = Hold(self._in_flight)
@@ -192,6 +206,8 @@ class DeviceReports:
             raise ReportError("The entry must be an object")
         key = entry.get(_TOKEN)
         known = await self._cache.authenticate(device_id, key if isinstance(key, str) else "")
+        if self._rates.retry_after_s(device_id):
+            raise ReportError(_TOO_MANY)
         # Who brought a report does not count for which report it is.
         sent = {name: value for name, value in entry.items() if name != _TOKEN}
         return known, read_report(device_id, sent, now_us, str(uuid7()))

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from uuid_utils import uuid7
 
 Header = tuple[bytes, bytes]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -85,13 +84,13 @@ class Reply:
     body: bytes
 
 
-def accepted(batch_id: str, request_id: str, msgid: str) -> Reply:
+def accepted(batch_id: str, resmsgid: str, msgid: str) -> Reply:
     """Make the reply to a batch that is durable."""
     headers = [*_JSON, (b"x-batch-id", batch_id.encode())]
-    return Reply(200, headers, _body(request_id or batch_id, msgid, None, None, "SUCCESS"))
+    return Reply(200, headers, _body(resmsgid, msgid, None, None, "SUCCESS"))
 
 
-def refused(error: RefusedError, request_id: str, msgid: str) -> Reply:
+def refused(error: RefusedError, resmsgid: str, msgid: str) -> Reply:
     """Make an error reply."""
     code = error.code
     status = code.value.status
@@ -107,7 +106,7 @@ def refused(error: RefusedError, request_id: str, msgid: str) -> Reply:
     elif code is ErrorCode.BODY_TIMEOUT:
         headers.append((b"connection", b"close"))
     body = _body(
-        request_id or error.batch_id or str(uuid7()),
+        resmsgid,
         msgid,
         code.name,
         error.message,

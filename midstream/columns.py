@@ -2,6 +2,10 @@
 
 ``validate`` writes a block of ``VALID`` rows once; ``store`` drops rows and adds columns, and reads nothing it need
 not.
+
+Versions run side by side while Midstream is upgraded, and blocks are read again. So a column that is added is nullable
+here, and a block without it has nulls there, for which ClickHouse stores the column's default. A column keeps its type
+for ever. One that a block has beyond these, of a newer version, is stored as it is (docs/upgrading.md).
 """
 
 from __future__ import annotations

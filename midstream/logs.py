@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
+from collections.abc import MutableMapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 
+from midstream.request_ids import add_request_id
+from midstream.secret_files import unknown_variables
 from midstream.settings import Settings
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+"""But tab and line feed, which tracebacks have, and which the renderer quotes elsewhere."""
 
 
 def configure_logs(settings: Settings, process: str) -> None:
@@ -16,14 +25,15 @@ def configure_logs(settings: Settings, process: str) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [_escape_controls, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -34,7 +44,7 @@ def configure_logs(settings: Settings, process: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()
@@ -47,6 +57,16 @@ def configure_logs(settings: Settings, process: str) -> None:
     logging.getLogger("uvicorn.access").filters[:] = [_without_query]
     logging.getLogger("httpx").filters[:] = [_without_path]
     structlog.contextvars.bind_contextvars(process=process)
+    for name, meant in unknown_variables(Settings.model_fields, os.environ).items():
+        get_logger(__name__).warning("settings.unknown_variable", variable=name, meant=meant or None)
+
+
+def _escape_controls(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep what a client sent, such as a path, from steering the terminal of whoever reads the log."""
+    for name, value in line.items():
+        if isinstance(value, str) and not value.isprintable():
+            line[name] = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return line
 
 
 def _without_query(record: logging.LogRecord) -> bool:

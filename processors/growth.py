@@ -34,6 +34,7 @@ from aiokafka.structs import TopicPartition
 
 from midstream import topics
 from midstream.kafka.admin import COORDINATOR_AWAY, certain_offsets, member_ids, partitions_of_topics
+from midstream.kafka.connection import connection
 from midstream.kafka.sealing import other_members
 from midstream.logs import get_logger
 from midstream.metrics import WAITING_FOR_STORE_BLOCKS
@@ -55,9 +56,9 @@ class PartitionsChangedError(Exception):
 
 @asynccontextmanager
 async def _connected(settings: Settings, name: str) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, client_id=name)
+    admin = AIOKafkaAdminClient(**connection(settings), client_id=name)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_servers,
+        **connection(settings),
         client_id=name,
         group_id=None,
         enable_auto_commit=False,

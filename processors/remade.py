@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from midstream.kafka.admin import COORDINATOR_AWAY, certain_offsets
+from midstream.kafka.connection import connection
 from midstream.kafka.groups import GroupStates
 from midstream.logs import get_logger
 from midstream.settings import Settings
@@ -194,9 +195,7 @@ class TopicGuard:
             raise TopicRemadeError(f"offsets of {group} lie beyond the end, and it has members") from None
         finally:
             await groups.close()
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_servers, group_id=group, enable_auto_commit=False
-        )
+        consumer = AIOKafkaConsumer(**connection(self._settings), group_id=group, enable_auto_commit=False)
         async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
             await consumer.start()
             try:
@@ -215,10 +214,8 @@ class _Kafka:
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._topics_of_groups = topics_of_groups
         self._others = others
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers, group_id=None)
-        self._admin = AIOKafkaAdminClient(
-            bootstrap_servers=settings.kafka_servers, request_timeout_ms=settings.kafka_timeout_ms
-        )
+        self._consumer = AIOKafkaConsumer(**connection(settings), group_id=None)
+        self._admin = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=settings.kafka_timeout_ms)
 
     async def __aenter__(self) -> _Kafka:
         try:

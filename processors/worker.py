@@ -12,21 +12,26 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import faust
 import uvloop
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from prometheus_client import start_http_server
 
 from midstream import topics
+from midstream.kafka.access import require_access_at_start, watch_access
+from midstream.kafka.connection import connection, server_addresses
+from midstream.kafka.schemas import look_up_in
 from midstream.logs import configure_logs, get_logger
-from midstream.metrics import FATAL_ERRORS
+from midstream.metrics import FATAL_ERRORS, POISON_RECORDS
+from midstream.probes import Heartbeat, serve_probes
 from midstream.settings import Settings, SettingsError, get_settings
 from midstream.without_pandas import do_without_pandas
 from processors.lease import Lease
 from processors.memory import give_back_what_is_freed
+from processors.reachable import clickhouse_addresses, wait_until_reachable
 from processors.stepped import after_first_step
 from processors.stray import unless_cancelled
 
@@ -120,14 +125,21 @@ class WorkerApp(faust.App):
     """Whether what each record costs is what counts: then more of them come at once, and they are handed over without a
     task for each. The buffer has to be larger than what is fetched; where it is full, Faust pauses the partition."""
 
+    heartbeat: Heartbeat
+
     lease: Lease
     """Held from the start on: joining the group and reading what is stored may take longer than a lease lasts, and
     Faust begins an app's tasks only after both."""
 
+    watch_access: Callable[[], Awaitable[None]]
+    """Ends by an error when Kafka refuses us."""
+
     async def on_start(self) -> None:
-        """Keep the lease."""
+        """Keep the lease, show that the loop turns, and see that Kafka goes on letting us in."""
+        self.add_future(self.heartbeat.beat())
         self.lease.begin()
         self.add_future(or_crash(self.stage, self.lease.run()))
+        self.add_future(or_crash(self.stage, self.watch_access()))
         await super().on_start()
 
     def _new_transport(self) -> _Transport:
@@ -156,6 +168,7 @@ def make_app(settings: Settings, stage: str, group: str, max_records: int, buffe
     app = WorkerApp(
         group,
         broker=f"kafka://{settings.kafka_servers.replace(',', ';')}",
+        broker_credentials=_credentials(settings),
         datadir=datadir,
         store="memory://",
         value_serializer="raw",
@@ -181,8 +194,24 @@ def make_app(settings: Settings, stage: str, group: str, max_records: int, buffe
         loghandlers=[],
     )
     app.stage = stage
+    POISON_RECORDS.labels(stage)  # 0 from the start on: the first one is seen to be one more
+    app.watch_access = partial(watch_access, settings)
     app.lease = Lease(settings.kafka_session_timeout_ms)
     return app
+
+
+def _credentials(settings: Settings) -> faust.auth.Credentials | None:
+    """Return Faust's own form of :func:`midstream.kafka.connection.connection`."""
+    arguments = connection(settings)
+    context = arguments.get("ssl_context")
+    if settings.kafka_has_users:
+        return faust.SASLCredentials(
+            username=arguments["sasl_plain_username"],
+            password=arguments["sasl_plain_password"],
+            mechanism=arguments["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
 
 
 def crash(stage: str, error: BaseException) -> NoReturn:
@@ -218,15 +247,25 @@ async def or_crash(
         crash(stage, error)
 
 
-def run_worker(stage: str, make: Callable[[Settings], tuple[WorkerApp, int]]) -> None:
+def run_worker(
+    stage: str,
+    make: Callable[[Settings], WorkerApp],
+    metrics_port: Callable[[Settings], int],
+    *,
+    needs_clickhouse: bool = True,
+) -> None:
     """Run a worker until it is told to stop.
 
     Args:
         stage: its name in logs.
-        make: builds the app; returns it with the port of its metrics.
+        make: builds the app.
+        metrics_port: where its metrics are.
+        needs_clickhouse: whether it can do nothing without.
     """
     try:
         settings = get_settings()
+        kafka = {"kafka": server_addresses(settings)}
+        clickhouse = {"clickhouse": clickhouse_addresses(settings)} if needs_clickhouse else {}
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CONFIG)
@@ -234,16 +273,21 @@ def run_worker(stage: str, make: Callable[[Settings], tuple[WorkerApp, int]]) ->
     do_without_pandas()
     give_back_what_is_freed()
     uvloop.install()
+    look_up_in(settings)
+    heartbeat = Heartbeat(settings)
+    port = metrics_port(settings)
     try:
-        app, metrics_port = make(settings)
-    except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit
-        crash(stage, error)
-    try:
-        start_http_server(metrics_port, addr="127.0.0.1")
+        serve_probes(settings, port, heartbeat)
     except OSError as error:
-        log.critical("metrics.port_unusable", port=metrics_port, error=str(error))
+        log.critical("metrics.port_unusable", port=port, error=str(error))
         sys.exit(EXIT_CONFIG)
+    wait_until_reachable(kafka)
+    if not require_access_at_start(settings):
+        sys.exit(EXIT_CONFIG)
+    wait_until_reachable(clickhouse)
     try:
+        app = make(settings)
+        app.heartbeat = heartbeat
         app.before_start()
     except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit
         crash(stage, error)

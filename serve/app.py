@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from midstream.settings import Settings
-from serve import credentials, dimensions, status, trace, validate
+from midstream.web import ending_with_parent
+from serve import admin, credentials, dimensions, status, trace, validate
 from serve.assignments import records, reports
 from serve.devices import fetched, files, register
 from serve.errors import install_error_handlers
@@ -17,10 +19,19 @@ from serve.exhaust.requests import routes as requests
 from serve.fleet import devices, models, state, stream
 from serve.openapi import DESCRIPTION, install_docs
 from serve.register import routes as device_register
+from serve.request_ids import RequestIds
 from serve.services import Services
 from serve.stopping import told_to_stop
 from serve.sync import routes as sync
 from serve.wiring import open_services
+
+
+class _Api(FastAPI):
+    """The framework's application with :class:`RequestIds` around all of it."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Wrap what the framework makes, its own reply to a failure included."""
+        return RequestIds(super().build_middleware_stack())
 
 
 def create_app(
@@ -40,12 +51,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, accepting) as opened:
+        async with ending_with_parent(), open_services(settings, accepting) as opened:
             app.state.services = opened
             with told_to_stop(opened.stopping):
                 yield
 
-    app = FastAPI(
+    app = _Api(
         title="Midstream",
         version="1",
         description=DESCRIPTION,
@@ -60,7 +71,7 @@ def create_app(
     fleet = (register, fetched, files, devices, state, stream, models)
     assignments = (records, reports)
     exhaust = (downloads, requests)
-    routers = [module.router for module in (*telemetry, *fleet, *assignments, *exhaust, credentials, status)]
+    routers = [module.router for module in (*telemetry, *fleet, *assignments, *exhaust, credentials, admin, status)]
     for router in routers:
         app.include_router(router)
     install_docs(app, routers)

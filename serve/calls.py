@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -41,7 +42,9 @@ class Calls:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args, **kwargs))
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, partial(copy_context().run, call, *args, **kwargs)
+                )
         except TimeoutError:
             raise CallError("no answer in time") from None
         finally:

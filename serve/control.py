@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
+from midstream.registry.admin_log import read_acts
 from midstream.registry.engine import open_engine
 from midstream.registry.errors import RegistryUnavailable
 from midstream.registry.fleet.commands import Commands
@@ -39,6 +41,7 @@ class Control:
         self.models = Models(self._engine)
         self.files = Files(self._engine)
         self.told = Told(self._engine)
+        self.acts = partial(read_acts, self._engine)
         self.firmware = Folder(settings.device_files_folder / "files")
         self.dumps = Folder(settings.device_files_folder / "dumps")
 

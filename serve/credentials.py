@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import uuid4
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse
 from midstream.logs import get_logger
 from midstream.registry.credentials import Issued
 from midstream.registry.errors import CredentialConflict, RegistryError, RegistryUnavailable
+from midstream.request_ids import current_request_id
 from serve.auth import require_operator
 from serve.bodies import read_body
 from serve.errors import ApiError
@@ -67,7 +67,7 @@ _decoder = msgspec.json.Decoder(_Body)
                 }
             }
         },
-        **error_replies(400, 401, 403, 408, 409, 413, 503),
+        **error_replies(400, 401, 403, 408, 409, 413, 429, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -125,7 +125,7 @@ def _reply(issued: Issued, msgid: str | None) -> dict[str, Any]:
         "ver": "1.0",
         "ts": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "params": {
-            "resmsgid": str(uuid4()),
+            "resmsgid": current_request_id(),
             "msgid": msgid,
             "status": "successful",
             "err": None,

@@ -98,7 +98,7 @@ _Id = Annotated[str, Depends(object_id)]
     description="The body is the attributes, a JSON object (gzip too); they replace those of a lower version.",
     responses={
         200: {"content": {"application/json": {"example": {"type": "user", "id": "u1", "version": 1700000000000}}}},
-        **error_replies(400, 401, 403, 404, 408, 409, 413, 415, 503),
+        **error_replies(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -151,7 +151,7 @@ async def put_dimension(
                 }
             }
         },
-        **error_replies(400, 401, 403, 404, 408, 415, 503),
+        **error_replies(400, 401, 403, 404, 408, 415, 429, 503),
     },
     openapi_extra={
         "requestBody": {
@@ -269,7 +269,7 @@ class _BulkLoad:
                 }
             }
         },
-        **error_replies(400, 401, 403, 404, 503),
+        **error_replies(400, 401, 403, 404, 429, 503),
     },
 )
 async def get_dimension(services: _Services, type_: _Type, id_: _Id) -> Response:
@@ -292,7 +292,7 @@ async def get_dimension(services: _Services, type_: _Type, id_: _Id) -> Response
     status_code=202,
     responses={
         **json_reply(202, {"node_id": "019ab1f0-2f4e-7d31-8a61-5b7c0a7f1e02"}),
-        **error_replies(400, 401, 403, 404, 409, 503),
+        **error_replies(400, 401, 403, 404, 409, 429, 503),
     },
 )
 async def delete_dimension(

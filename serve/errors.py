@@ -13,6 +13,7 @@ from starlette.responses import Response
 from midstream.logs import get_logger
 from midstream.registry.errors import RegistryUnavailable, Unauthorized
 from midstream.registry.fleet.errors import FleetError
+from midstream.request_log import RequestLog
 from serve.assignments.refused import RefusedError
 from serve.exhaust.envelope import INTERNAL, INVALID_DATA, envelope
 from serve.register.envelope import ROOT, error_body
@@ -36,11 +37,15 @@ class ApiError(Exception):
         status: HTTP status.
         code: a constant that a program may compare.
         message: a sentence for a person.
+        retry_after_s: when to try again, of a 429 or 503.
         details: more members of the reply's object.
     """
 
-    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after_s: int = _RETRY_AFTER_S, **details: Any
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.code = code
         self.message = message
@@ -88,10 +93,14 @@ def _is_under(path: str, *starts: str) -> bool:
 
 def install_error_handlers(app: FastAPI) -> None:
     """Turn every exception of a request into its reply."""
+    request_log = RequestLog()
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
-        return _reply(request, error.status, error.code, error.message, **error.details)
+        reply = _reply(request, error.status, error.code, error.message, **error.details)
+        if "retry-after" in reply.headers:
+            reply.headers["retry-after"] = str(error.retry_after_s)
+        return reply
 
     @app.exception_handler(RefusedError)
     async def refused_as_said(_: Request, error: RefusedError) -> Response:
@@ -99,7 +108,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Unauthorized)
     async def unauthorized(request: Request, error: Unauthorized) -> Response:
-        _log.info("request.unauthorized", path=request.url.path, reason=error.reason)
+        request_log.refuse(request.url.path, error.reason)
         return _reply(request, 401, "UNAUTHORIZED", "Unauthorized")
 
     @app.exception_handler(FleetError)

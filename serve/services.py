@@ -11,6 +11,7 @@ from fastapi import Request
 
 from midstream.dimensions import Dimension, VersionClock
 from midstream.ip_location import IpLocations
+from midstream.rate_limiter import RateLimiter
 from midstream.registry.academies.access import Access
 from midstream.registry.auth import Principal
 from midstream.registry.credentials import Issued
@@ -129,6 +130,8 @@ class Services:
     """Where internet addresses are."""
     syncs: Syncs
     """Jobs of data sync."""
+    rates: RateLimiter = field(default_factory=lambda: RateLimiter(0))
+    """How often one credential calls."""
     clock: VersionClock = field(default_factory=VersionClock)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: streams end."""

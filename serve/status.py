@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.responses import Response
 
+from midstream.exposition import CONTENT_TYPE, render_metrics
 from serve.errors import ApiError
 from serve.readiness import OK
 from serve.services import Services, services_of
@@ -74,45 +69,7 @@ async def ready(services: _Services) -> JSONResponse:
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, operation_id="metrics")
 def metrics() -> Response:
     """Answer with the metrics of every process that serves this address. Runs in a thread: it reads files."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    registry = REGISTRY
-    if folder:
-        forget_dead_processes(Path(folder))
-        registry = CollectorRegistry()
-        registry.register(_Added(folder))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-
-class _Added:
-    """The metrics of all processes, added up; :meth:`collect` is what prometheus_client asks of a collector."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = Path(folder)
-
-    def collect(self) -> Iterable[Metric]:
-        # A gauge that these processes set says how it is added up. The others are those of the workers, which are
-        # declared here too and never set: they would show as a row of zeros for each process.
-        files = [str(path) for path in self._folder.glob("*.db") if not path.name.startswith("gauge_all_")]
-        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-        return merged
-
-
-def forget_dead_processes(folder: Path) -> None:
-    """Remove the live gauges of processes that are gone: a killed one cannot do it itself."""
-    pids = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}
-    for pid in pids:
-        if not _is_alive(pid):
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # untyped there
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return Response(render_metrics(), media_type=CONTENT_TYPE)
 
 
 _FIRST_PAGE = """\

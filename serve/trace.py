@@ -185,7 +185,7 @@ def mid_of_path(
                 }
             }
         },
-        **error_replies(400, 401, 503),
+        **error_replies(400, 401, 429, 503),
         404: {
             "description": "Never seen.",
             "content": {"application/json": {"schema": _SCHEMA, "example": _UNKNOWN}},
@@ -218,7 +218,7 @@ async def get_trace(principal: _Principal, services: _Services, mid: Annotated[s
                 }
             }
         },
-        **error_replies(400, 401, 408, 413, 415, 503),
+        **error_replies(400, 401, 408, 413, 415, 429, 503),
     },
     openapi_extra={
         "requestBody": {

@@ -53,7 +53,7 @@ _EXAMPLE = {
     "`duplicate_of` the first event of the same `mid` in this body.",
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE}}},
-        **error_replies(400, 401, 408, 413, 415, 503),
+        **error_replies(400, 401, 408, 413, 415, 429, 503),
     },
     openapi_extra={"requestBody": batch_body()},
 )

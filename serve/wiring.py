@@ -17,7 +17,9 @@ from midstream.events.schemas import load_schemas
 from midstream.ip_location import CHECK_EVERY_S, IpLocations
 from midstream.kafka.dimension_publisher import DimensionPublisher
 from midstream.kafka.groups import GroupStates
+from midstream.kafka.schemas import look_up_in
 from midstream.logs import get_logger
+from midstream.rate_limiter import RateLimiter
 from midstream.registry.auth import Authenticator
 from midstream.registry.credentials import Credentials
 from midstream.registry.fleet.cache import FlagsCache
@@ -55,6 +57,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
         midstream.settings.SettingsError: the file of IP locations cannot be used.
         midstream.registry.errors.RegistryUnavailable: the registry cannot be opened.
     """
+    look_up_in(settings)
     schemas = load_schemas(settings.schemas)
     ip_locations = IpLocations(settings.ip_locations)
     async with AsyncExitStack() as stack:
@@ -126,6 +129,7 @@ async def open_services(settings: Settings, accepting: Callable[[], bool] | None
             device_register=device_register,
             ip_locations=ip_locations,
             clock=clock,
+            rates=RateLimiter(settings.rate_limit_per_s),
             syncs=syncs,
         )
 

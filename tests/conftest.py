@@ -24,9 +24,11 @@ _APART = "tests/integration apart"
 _WITH_PIPELINES_OF_THEIR_OWN = {
     f"{_INTEGRATION}test_{name}.py"
     for name in (
+        "apart",
         "audit",
         "chaos_short",
         "closed_days",
+        "drill",
         "exhaust",
         "exhaust_broken",
         "exhaust_page",
@@ -34,6 +36,8 @@ _WITH_PIPELINES_OF_THEIR_OWN = {
         "poison",
         "run_kill",
         "run_start",
+        "upgrade",
+        "secured",
     )
 }
 

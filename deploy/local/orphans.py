@@ -83,12 +83,10 @@ def run_environment(environ: Mapping[str, str], home: Home) -> dict[str, str]:
     instead of when Kafka has stopped waiting for the one that was killed.
     """
     name = hashlib.sha256(f"{platform.node()}:{home.root}".encode()).hexdigest()[:12]
-    return {
-        "MIDSTREAM_WORKER_ID": f"local-{name}",
-        **environ,
-        "MIDSTREAM_HOME": str(home.root),
-        RUN_HOME: str(home.root),
-    }
+    given = {variable: value for variable, value in environ.items() if variable != "MIDSTREAM_HOME_FILE"}
+    if not environ.get("MIDSTREAM_WORKER_ID_FILE"):
+        given.setdefault("MIDSTREAM_WORKER_ID", f"local-{name}")
+    return {**given, "MIDSTREAM_HOME": str(home.root), RUN_HOME: str(home.root)}
 
 
 def _is_supervisor(process: psutil.Process) -> bool:

@@ -65,14 +65,15 @@ def find_problems(environ: Mapping[str, str]) -> list[str]:
                 sys.executable, _install("python{}.{}-venv".format(*sys.version_info[:2]), "python@3.13")
             )
         )
-    if not environ.get("MIDSTREAM_KAFKA"):  # with a Kafka of one's own there is no Java here
+    # With a Kafka of one's own there is no Java here.
+    if not environ.get("MIDSTREAM_KAFKA") and not environ.get("MIDSTREAM_KAFKA_FILE"):
         problems.extend(_java_problems(environ))
     return problems
 
 
 def _java_problems(environ: Mapping[str, str]) -> list[str]:
     problems = []
-    install_java = _install("openjdk-17-jre-headless", "openjdk@21")
+    install_java = _install("openjdk-17-jre-headless (Debian 13: openjdk-21-jre-headless)", "openjdk@21")
     java = find_java(environ)
     if java is None:
         where = (

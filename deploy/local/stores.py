@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from deploy.local.errors import LocalError
-from deploy.local.waiting import POLL_S, Flag, Waiter, http_get
+from deploy.local.waiting import POLL_S, Flag, Waiter, http_get, listens
 from midstream.settings import Settings
 
 DEMO_CREDENTIAL = "demo"
@@ -78,7 +77,7 @@ def _registry(settings: Settings, _waiter: Waiter) -> None:
 def _kafka(settings: Settings, waiter: Waiter) -> None:
     from midstream.kafka.admin import TopicsError, ensure_topics
 
-    if not settings.kafka and not waiter.until(lambda: _listens(settings.local_kafka_port), _UP_TIMEOUT_S):
+    if not settings.kafka and not waiter.until(lambda: listens(settings.local_kafka_port), _UP_TIMEOUT_S):
         raise LocalError(f"Kafka does not answer after {_UP_TIMEOUT_S:.0f} s")
     try:
         waiter.run_async(ensure_topics(settings))
@@ -98,11 +97,3 @@ def _clickhouse(settings: Settings, waiter: Waiter) -> None:
         migrate(settings)
     except ClickHouseError as error:
         raise LocalError(f"the tables of ClickHouse cannot be brought up to date: {error}") from error
-
-
-def _listens(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-    except OSError:
-        return False

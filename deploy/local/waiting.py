@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Coroutine
@@ -133,3 +134,12 @@ def http_get(host: str, port: int, path: str) -> tuple[int, str]:
         return 0, ""
     finally:
         connection.close()
+
+
+def listens(port: int) -> bool:
+    """Tell whether somebody listens on a port of 127.0.0.1."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False

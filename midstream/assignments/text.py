@@ -156,7 +156,7 @@ def _depth(text: bytes) -> int:
 def _may_be_infinite(text: bytes) -> bool:
     """Whether some digits, be they in a string, could be a number beyond the floats: an exponent of three digits, or
     two hundred digits in a row."""
-    for data in _chunks(text, _EXPONENT_BYTES):
+    for data in _chunks(text + b" ", _EXPONENT_BYTES):  # something follows each number, be it the whole text
         digits = (data - _ZERO) < 10  # unsigned: what is less wraps around
         blocks = len(digits) // _DIGITS_SAFE
         if digits[: blocks * _DIGITS_SAFE].reshape(blocks, _DIGITS_SAFE).all(axis=1).any():

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from midstream.audit.store import Gap, Place
+from midstream.kafka.connection import connection
 from midstream.receipt import Receipt
 from midstream.settings import Settings
 from processors.validate.split import RawRecord, UnreadableBatch, receipt_of, split_record
@@ -63,7 +64,7 @@ class RawReader:
             KafkaAwayError: Kafka does not answer.
         """
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers,
+            **connection(settings),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from midstream.registry.admin_log import Outcome
     from midstream.registry.credentials import Credentials
     from midstream.settings import Settings
 
@@ -39,6 +43,7 @@ def _upgraded_registry() -> Iterator[Settings]:
     from midstream.registry.migrate import migrate
 
     settings = read_settings()
+    act_as_system_user()
     try:
         migrate(settings)
         yield settings
@@ -70,6 +75,41 @@ def open_registry() -> Iterator[Engine]:
             yield engine
         finally:
             engine.dispose()
+
+
+def act_as_system_user() -> None:
+    """Have the admin log name who runs this command, on which machine."""
+    from midstream.registry.admin_log import Actor, act_as
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = str(os.getuid())
+    act_as(Actor("system_user", name, socket.gethostname()))
+
+
+@contextmanager
+def on_record(action: str, object_: str, **details: Any) -> Iterator[None]:
+    """Write an act outside of the registry into the admin log: before it that it is begun, after it how it ended.
+
+    What cannot be written down is not done.
+    """
+    from midstream.registry.admin_log import note_alone
+
+    def write(outcome: Outcome) -> None:
+        with open_registry() as engine:
+            note_alone(engine, action, object_, outcome, **details)
+
+    write("begun")
+    try:
+        yield
+    except BaseException:
+        try:
+            write("failed")
+        except Refused as unwritten:  # why the act itself failed is to be heard
+            say(f"the admin log has no row of the failure: {unwritten.message}")
+        raise
+    write("done")
 
 
 def say(message: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from midstream.cli._common import Refused, print_json, print_table, printable, read_settings, say
+from midstream.cli._common import Refused, on_record, print_json, print_table, printable, read_settings, say
 
 if TYPE_CHECKING:
     from midstream.settings import Settings
@@ -77,7 +77,8 @@ def retire(id_: str, force: bool) -> None:
     age_ms = time.time_ns() // 1_000_000 - mark.at_ms
     if age_ms < _ALIVE_MS and not force:
         raise Refused(f"{id_} spoke {max(age_ms, 0) // 1000} s ago: it is alive. Stop it, and it closes by itself.")
-    _ask(settings, close(settings, mark, _TIMEOUT_S))
+    with on_record("collector.retire", f"collector/{id_}", force=force):
+        _ask(settings, close(settings, mark, _TIMEOUT_S))
     say(f"{id_} is retired")
 
 

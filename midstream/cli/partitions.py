@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from midstream.cli._common import Refused, print_json, print_table, read_settings, say
+from midstream.cli._common import Refused, on_record, print_json, print_table, read_settings, say
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
@@ -65,7 +65,8 @@ def grow(number: int, topic: str, timeout_s: int) -> None:
     if number < before[topic]:
         raise Refused(f"{topic} has {before[topic]} partitions, and Kafka takes none away")
     if number > before[topic]:
-        _ask(settings, lambda admin: _add(admin, topic, number))
+        with on_record("topic.grow", f"topic/{topic}", before=before[topic], now=number):
+            _ask(settings, lambda admin: _add(admin, topic, number))
         say(f"{topic} has {number} partitions instead of {before[topic]}")
     else:
         say(f"{topic} has {number} partitions already")
@@ -131,8 +132,10 @@ def _ask(settings: Settings, question: Callable[[AIOKafkaAdminClient], Coroutine
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
+    from midstream.kafka.connection import connection
+
     async def ask() -> T:
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, request_timeout_ms=int(_TIMEOUT_S * 1000))
+        admin = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=int(_TIMEOUT_S * 1000))
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await admin.start()

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from midstream.cli._common import Refused, read_settings, say
+from midstream.cli._common import Refused, on_record, read_settings, say
 
-_LOCAL_DATA = ("run", "logs", "kafka", "clickhouse", "faust", "attempts", "spool", "exhaust", "demo-token")
-_REGISTRY = ("registry.db", "registry.db-wal", "registry.db-shm", "registry.key", "device-files")
+_LOCAL_DATA = (
+    "run",
+    "logs",
+    "kafka",
+    "clickhouse",
+    "faust",
+    "attempts",
+    "spool",
+    "exhaust",
+    "demo-token",
+    "restore-erased",
+)
+_REGISTRY = (
+    "registry.db",
+    "registry.db-wal",
+    "registry.db-shm",
+    "registry.db.restoring",
+    "registry.key",
+    "device-files",
+)
 
 
 @click.command()
@@ -44,8 +63,10 @@ def reset(yes: bool) -> None:
         if not yes:
             click.confirm(f"Delete all data of Midstream in {home.root}?", abort=True, err=True)
         try:
-            for path in found:
-                _delete(path)
+            # A registry in the home goes with it, and its log with the registry.
+            with on_record("home.reset", "home") if settings.registry else nullcontext():
+                for path in found:
+                    _delete(path)
         except OSError as error:
             raise Refused(f"{error.filename} cannot be deleted: {error.strerror}") from None
     finally:

@@ -56,9 +56,11 @@ async def _trace(settings: Settings, mid: str) -> Trace:
     from midstream.clickhouse.client import open_client
     from midstream.events.judge import Judge
     from midstream.events.schemas import load_schemas
+    from midstream.kafka.schemas import look_up_in
     from midstream.trace.stored import LOOK_UP_THREADS
     from midstream.trace.tracer import Tracer
 
+    look_up_in(settings)
     judge = Judge(load_schemas(settings.schemas), settings.max_event_bytes, settings.max_event_depth)
     clickhouse = open_client(settings, max_threads=LOOK_UP_THREADS)
     try:

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
-from midstream.clickhouse.client import ClickHouse, open_client, parse_dsn
+from midstream.clickhouse.client import ClickHouse, ClickHouseError, open_client, parse_dsn
 from midstream.logs import get_logger
 from midstream.settings import Settings
 
@@ -34,6 +34,7 @@ _RECORD_DDL = """CREATE TABLE IF NOT EXISTS @table(schema_migrations) (version U
 DateTime64(3, 'UTC')) ENGINE = @engine(ReplacingMergeTree, applied_at) ORDER BY version"""
 
 _RECOMPRESS = "toDateTime(received_at) + toIntervalDay(1) RECOMPRESS CODEC(ZSTD(3))"
+_IS_THERE = "SELECT 1 FROM system.databases WHERE name = {name:String}"
 _LEARNING = "learning_events"
 _OPERATIONAL = "operational_events"
 
@@ -65,6 +66,13 @@ def load_migrations() -> list[Migration]:
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
         raise ValueError("schemas/clickhouse: migrations must be numbered 0001, 0002, ... without a gap")
     return found
+
+
+def table_names() -> frozenset[str]:
+    """Return the tables that the migrations leave behind, without views."""
+    text = "\n".join(re.sub(r"^\s*--.*$", "", migration.text, flags=re.MULTILINE) for migration in load_migrations())
+    dropped = set(re.findall(r"DROP TABLE IF EXISTS @table\((\w+)\)", text))
+    return frozenset({*re.findall(r"@table\((\w+)\)", text), "schema_migrations"} - dropped)
 
 
 def render_statements(text: str, cluster: str) -> Iterator[str]:
@@ -110,17 +118,27 @@ def _render(template: str, cluster: str) -> str:
     return re.sub("@engine" + argument, engine, template)
 
 
-def migrate(settings: Settings) -> list[str]:
+def migrate(settings: Settings, *, is_restoring: bool = False) -> list[str]:
     """Create the database if it is missing, run what has not run yet, set the retention. Return the names that ran.
 
+    ``is_restoring``: this is done by a restore, which nobody else may come before.
+
     Raises:
-        ClickHouseError: ClickHouse is away or refuses a statement; what ran before stays, and a later call goes on.
+        ClickHouseError: ClickHouse is away or refuses a statement; what ran before stays, and a later call goes on. Or
+            a backup is being restored, or was begun to be: nothing may start on half of it.
     """
     cluster = settings.clickhouse_cluster
     dsn = parse_dsn(settings.clickhouse_dsn)
     bootstrap = open_client(settings, database="default")
     try:
         on_cluster = f" ON CLUSTER '{cluster}'" if cluster else ""
+        marker = restore_marker(dsn.database)
+        if not is_restoring and bootstrap.rows(_IS_THERE, {"name": marker}):
+            raise ClickHouseError(
+                f"the restore of a backup was begun here and has not ended (database {marker}): end it with "
+                "`midstream restore`",
+                None,
+            )
         bootstrap.command(f"CREATE DATABASE IF NOT EXISTS `{dsn.database}`{on_cluster}")
     finally:
         bootstrap.close()
@@ -129,6 +147,11 @@ def migrate(settings: Settings) -> list[str]:
         return _run(client, settings)
     finally:
         client.close()
+
+
+def restore_marker(database: str) -> str:
+    """Return the name of the database that is there from the begin of a restore to its end."""
+    return f"{database}_restoring"
 
 
 def _run(client: ClickHouse, settings: Settings) -> list[str]:

@@ -20,6 +20,8 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from midstream import topics
+from midstream.kafka.access import KafkaRefusedError, require_access
+from midstream.kafka.connection import connection
 from midstream.logs import get_logger
 from midstream.settings import Settings
 
@@ -49,7 +51,7 @@ async def ensure_topics(settings: Settings, *, timeout_s: float = 30.0) -> None:
     servers = settings.kafka_servers
     try:
         async with asyncio.timeout(timeout_s):
-            admin = await _connect(servers)
+            admin = await _connect(settings)
             try:
                 existing = await partitions_of_topics(admin)
                 await _create_missing(admin, settings, existing)
@@ -59,6 +61,8 @@ async def ensure_topics(settings: Settings, *, timeout_s: float = 30.0) -> None:
                 await admin.close()
     except TimeoutError:
         raise TopicsError(f"Kafka at {servers} has no topics ready after {timeout_s:.0f} s") from None
+    except KafkaRefusedError as error:
+        raise TopicsError(str(error)) from None
     except KafkaError as error:
         raise TopicsError(f"Kafka at {servers} refuses the topics: {error}") from error
     for topic in topics.ALL:
@@ -67,13 +71,14 @@ async def ensure_topics(settings: Settings, *, timeout_s: float = 30.0) -> None:
             log.info("topic.partitions_kept", topic=topic.name, partitions=partitions, setting=settings.partitions)
 
 
-async def _connect(servers: str) -> AIOKafkaAdminClient:
+async def _connect(settings: Settings) -> AIOKafkaAdminClient:
     while True:
-        admin = AIOKafkaAdminClient(bootstrap_servers=servers, client_id="midstream-admin", request_timeout_ms=10_000)
+        admin = AIOKafkaAdminClient(**connection(settings), client_id="midstream-admin", request_timeout_ms=10_000)
         try:
             await admin.start()
         except KafkaConnectionError:
             await admin.close()
+            await require_access(settings)
             await asyncio.sleep(_RETRY_S)
         except BaseException:
             await admin.close()

@@ -13,8 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from midstream.kafka.connection import connection
 from midstream.kafka.marks import Mark, decode_mark, encode_mark
-from midstream.records import RecordError
+from midstream.kafka.schemas import announce, look_up_in
+from midstream.records import OtherVersionError, RecordError
 from midstream.settings import Settings
 from midstream.topics import COLLECTORS
 
@@ -68,7 +70,8 @@ async def read_marks(settings: Settings, stall_s: float) -> dict[str, Mark]:
     Raises:
         KafkaError, OSError, TimeoutError: Kafka does not answer in time.
     """
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_servers, group_id=None, enable_auto_commit=False)
+    look_up_in(settings)
+    consumer = AIOKafkaConsumer(**connection(settings), group_id=None, enable_auto_commit=False)
     marks: dict[str, Mark] = {}
 
     def take(record: ConsumerRecord[Any, Any]) -> None:
@@ -78,7 +81,7 @@ async def read_marks(settings: Settings, stall_s: float) -> dict[str, Mark]:
             return
         try:
             marks[id_] = decode_mark(record.value)
-        except RecordError:  # of a newer version; it counts as open, and promises nothing
+        except (RecordError, OtherVersionError):  # of a newer version; it counts as open, and promises nothing
             marks[id_] = Mark(id_, 0, record.timestamp, True)
 
     try:
@@ -95,7 +98,7 @@ async def read_marks(settings: Settings, stall_s: float) -> dict[str, Mark]:
 
 async def _partitions(settings: Settings) -> list[TopicPartition]:
     """Ask Kafka itself: a consumer without a subscription may or may not know of a topic."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers)
+    admin = AIOKafkaAdminClient(**connection(settings))
     try:
         await admin.start()
         described = await admin.describe_topics([COLLECTORS.name])
@@ -113,12 +116,13 @@ async def retire(settings: Settings, mark: Mark, timeout_s: float) -> None:
     Raises:
         KafkaError, OSError, TimeoutError: Kafka did not acknowledge in time.
     """
-    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_servers, acks="all", enable_idempotence=True)
+    producer = AIOKafkaProducer(**connection(settings), acks="all", enable_idempotence=True)
     # Its own clock goes on by the least: what is told of a closed collector is when it closed.
     key, value = encode_mark(replace(mark, open=False, at_ms=mark.at_ms + 1))
     async with asyncio.timeout(timeout_s):
         await producer.start()
         try:
+            await announce(producer, [COLLECTORS.name])
             await producer.send_and_wait(COLLECTORS.name, value, key)
         finally:
             await producer.stop()

@@ -17,6 +17,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from midstream.dimensions import Dimension, encode_dimension
+from midstream.kafka.connection import connection
+from midstream.kafka.schemas import announce
 from midstream.logs import get_logger
 from midstream.metrics import DIMENSION_IN_FLIGHT_BYTES
 from midstream.settings import Settings
@@ -37,7 +39,7 @@ class DimensionPublisher:
     """A producer that connects when first needed, with bounded bytes under way. Belongs to one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self._servers = settings.kafka_servers
+        self._settings = settings
         self.timeout_s = settings.kafka_timeout_ms / 1000
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
@@ -147,7 +149,7 @@ class DimensionPublisher:
         # Not idempotent on purpose: rows may repeat, and such a producer gives a batch up in time and never
         # needs to be made anew, where an idempotent one waits for ever while the broker is away.
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers,
+            **connection(self._settings),
             client_id="midstream-dimensions",
             acks="all",
             enable_idempotence=False,
@@ -158,6 +160,7 @@ class DimensionPublisher:
         )
         try:
             await producer.start()
+            await announce(producer, [DIMENSIONS.name])
         except BaseException:
             await producer.stop()
             raise

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
+from midstream.kafka.connection import connection
 from midstream.settings import Settings
 
 
@@ -15,7 +16,7 @@ class GroupStates:
     """Asks Kafka for the state of groups. Belongs to one event loop; connects when it is first asked."""
 
     def __init__(self, settings: Settings, request_timeout_ms: int) -> None:
-        self._servers = settings.kafka_servers
+        self._settings = settings
         self._request_timeout_ms = request_timeout_ms
         self._admin: AIOKafkaAdminClient | None = None
         self._lock = asyncio.Lock()
@@ -30,7 +31,7 @@ class GroupStates:
             try:
                 if self._admin is None:
                     admin = AIOKafkaAdminClient(
-                        bootstrap_servers=self._servers,
+                        **connection(self._settings),
                         client_id="midstream-api",
                         request_timeout_ms=self._request_timeout_ms,
                     )

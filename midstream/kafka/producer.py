@@ -27,8 +27,11 @@ from aiokafka.errors import (
 from uuid_utils import uuid7
 
 from midstream.deadlines import Deadlines, Limit
+from midstream.kafka.access import Refusal, look
 from midstream.kafka.compression import compress_quickly
+from midstream.kafka.connection import connection
 from midstream.kafka.quiet import quiet_aiokafka
+from midstream.kafka.schemas import announce
 from midstream.logs import get_logger
 from midstream.metrics import PRODUCER_REBUILDS
 from midstream.settings import Settings
@@ -310,30 +313,57 @@ class Producer:
             if failures:
                 backoff_s = min(_LAST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
                 await asyncio.sleep(backoff_s * random.uniform(0.8, 1.2))  # noqa: S311  spreads reconnects
-            producer = make_producer(self._settings, idempotent=True)
+            producer: AIOKafkaProducer | None = None
+            limit_s = self._settings.kafka_timeout_ms / 1000
             try:
-                async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
+                producer = make_producer(self._settings, idempotent=True)
+                async with asyncio.timeout(limit_s):
                     await producer.start()
                     for topic in self._topics:
                         await producer.partitions_for(topic)
+                # A time of its own: a machine too slow for both in one would never get through.
+                async with asyncio.timeout(limit_s):
+                    await announce(producer, self._topics)
             except (KafkaError, OSError, TimeoutError) as error:
-                if type(error).__name__ != said:  # one line for one thing, not one a try
-                    said = type(error).__name__
-                    _log.warning("kafka.not_connected", servers=self._settings.kafka_servers, error=said)
+                if producer is not None:
+                    await Life(producer).close(_PROBE_TIMEOUT_S)
+                refusal = await self._refusal()
+                name = refusal.fault if refusal else type(error).__name__
+                if name != said:  # one line for one thing, not one a try
+                    said = name
+                    if refusal:
+                        _log.error("kafka.refused", code=said, error=str(refusal))
+                    else:
+                        _log.warning(
+                            "kafka.not_connected",
+                            servers=self._settings.kafka_servers,
+                            error=said,
+                            message=str(error),
+                        )
                 failures += 1
-                await Life(producer).close(_PROBE_TIMEOUT_S)
             except asyncio.CancelledError:
-                await Life(producer).close(_PROBE_TIMEOUT_S)
+                if producer is not None:
+                    await Life(producer).close(_PROBE_TIMEOUT_S)
                 raise
             else:
                 return Life(producer)
+
+    async def _refusal(self) -> Refusal | None:
+        """Return why Kafka refuses us, where it may: a password was changed, a certificate has expired."""
+        if self._settings.kafka_security == "plaintext":
+            return None
+        try:
+            refusals = await look(self._settings, _PROBE_TIMEOUT_S)
+        except KafkaError:  # files of ours: it is not Kafka that refuses
+            return None
+        return next((one for one in refusals if one.fault.is_final), None)
 
 
 def make_producer(settings: Settings, *, idempotent: bool) -> AIOKafkaProducer:
     """Return a producer that is not connected yet."""
     compress_quickly()
     return AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_servers,
+        **connection(settings),
         client_id="midstream",
         acks="all",
         enable_idempotence=idempotent,

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from midstream.events.judge import Judge
 from midstream.logs import get_logger
 from midstream.receipt import decode_receipt, foreign_receipt
+from midstream.records import OtherVersionError
 from midstream.settings import Settings
 from midstream.trace.arrivals import BatchFacts, Sighting
 from midstream.trace.needles import Needles, facts_of
@@ -106,7 +107,7 @@ class BacklogSearch:
                         await self._in_thread(self._search_records, records, needles, budget, seen)
         except (CutOffError, TimeoutError):
             seen.complete = False
-        except KafkaError as error:
+        except (KafkaError, OtherVersionError) as error:
             _log.warning("trace.kafka_away", error=f"{type(error).__name__}: {error}")
             seen.complete = False
         return seen

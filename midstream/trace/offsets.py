@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from midstream import topics
+from midstream.kafka.connection import connection
 from midstream.settings import Settings
 
 Ranges = Mapping[TopicPartition, tuple[int, int]]
@@ -66,13 +67,13 @@ class Offsets:
     async def _connect(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         async with self._connecting:
             if self._clients is None:
-                servers, timeout_ms = self._settings.kafka_servers, self._settings.kafka_timeout_ms
+                timeout_ms = self._settings.kafka_timeout_ms
                 admin = AIOKafkaAdminClient(
-                    bootstrap_servers=servers, client_id="midstream-trace", request_timeout_ms=timeout_ms
+                    **connection(self._settings), client_id="midstream-trace", request_timeout_ms=timeout_ms
                 )
                 # It reads nothing: its connection must never wait for records.
                 consumer = AIOKafkaConsumer(
-                    bootstrap_servers=servers,
+                    **connection(self._settings),
                     client_id="midstream-trace",
                     group_id=None,
                     request_timeout_ms=timeout_ms,

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 from aiokafka import AIOKafkaConsumer
 
+from midstream.kafka.connection import connection
 from midstream.settings import Settings
 from midstream.trace.offsets import Ranges
 from processors.validate.split import RawRecord
@@ -76,7 +77,7 @@ class Reader:
     async def _connect(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._settings.kafka_servers,
+                **connection(self._settings),
                 client_id="midstream-trace-reader",
                 group_id=None,
                 auto_offset_reset="earliest",  # where retention has deleted the first of them

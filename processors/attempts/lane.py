@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from midstream.clickhouse.client import ClickHouseError
+from midstream.records import OtherVersionError
 from processors.attempts.file import POSITIONS, WHOLE, Identity, LaneArea, Phase, Suspect, digest_of
 from processors.lease import LeaseLostError
 
@@ -45,7 +46,9 @@ def is_of_the_environment(error: BaseException) -> bool:
         return not error.by_data
     if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
         return False
-    return isinstance(error, KafkaError | TimeoutError | LeaseLostError) or not isinstance(error, Exception)
+    return isinstance(error, KafkaError | OtherVersionError | TimeoutError | LeaseLostError) or not isinstance(
+        error, Exception
+    )
 
 
 class Trial:

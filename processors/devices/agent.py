@@ -25,8 +25,8 @@ _TAKE_S = 0.5
 """How long a report waits for others: an insert has a fixed cost of milliseconds in ClickHouse."""
 
 
-def make_devices_app(settings: Settings) -> tuple[WorkerApp, int]:
-    """Return the Faust app of ``devices`` and the port of its metrics.
+def make_devices_app(settings: Settings) -> WorkerApp:
+    """Return the Faust app of ``devices``.
 
     Raises:
         AttemptsError: the home cannot be written to.
@@ -63,7 +63,7 @@ def make_devices_app(settings: Settings) -> tuple[WorkerApp, int]:
     async def guard_topics() -> None:
         await or_crash("devices", guard.run())
 
-    return app, settings.devices_metrics_port
+    return app
 
 
 def _publish_lag(look: Look) -> None:

@@ -122,6 +122,7 @@ class Worker:
             log_block=self.block_log.add,
             erased=self.erased,
         )
+        self.storer.check_tables()
         self._cache = self._empty_cache()
         self._lock = asyncio.Lock()
 
@@ -196,8 +197,8 @@ def _records(events: Sequence[Any]) -> list[StoreRecord]:
     ]
 
 
-def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
-    """Return the Faust app of ``store`` and the port of its metrics.
+def make_store_app(settings: Settings) -> WorkerApp:
+    """Return the Faust app of ``store``.
 
     Raises:
         AttemptsError: the home cannot be written to.
@@ -298,4 +299,4 @@ def make_store_app(settings: Settings) -> tuple[WorkerApp, int]:
     async def account() -> None:
         await or_crash("store", Accountant(settings, worker.clickhouse, app.lease).run())
 
-    return app, settings.store_metrics_port
+    return app

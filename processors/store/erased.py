@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from midstream.columns import VALID
 from midstream.dimensions import DimensionType
 from midstream.erased import ErasedKey, pseudonym
 from midstream.erased_events import REWRITTEN, rewrite_event, rewrite_reject
@@ -88,7 +89,11 @@ class ErasedUsers:
 
 
 def replace_erased(block: pa.RecordBatch, users: ErasedUsers) -> pa.RecordBatch:
-    """Return a block's rows with pseudonyms in place of erased users who act in them, or are their object."""
+    """Return a block's rows with pseudonyms in place of erased users who act in them, or are their object.
+
+    What a newer version has added to these rows may name them too, in a way that this version does not know: it is left
+    out.
+    """
     if not users.is_anybody:
         return block
     is_of_user = pc.equal(pc.utf8_lower(block.column("object_type")), "user")
@@ -112,6 +117,8 @@ def replace_erased(block: pa.RecordBatch, users: ErasedUsers) -> pa.RecordBatch:
         pa.concat_arrays([column, pa.array([row[field.name] for row in taken], field.type)]).take(pa.array(order))
         if field.name in REWRITTEN
         else column
+        if field.name in VALID.names
+        else pc.if_else(pa.array(np.isin(np.arange(block.num_rows), rows)), pa.scalar(None, field.type), column)
         for field, column in zip(block.schema, block.columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=block.schema)

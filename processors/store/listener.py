@@ -19,6 +19,7 @@ from midstream import topics
 from midstream.clickhouse.client import ClickHouse
 from midstream.dimensions import InternalType
 from midstream.kafka.admin import COORDINATOR_AWAY, certain_offsets
+from midstream.kafka.connection import connection
 from midstream.logs import get_logger
 from midstream.settings import Settings
 from processors.store.dimension_cache import DimensionCache
@@ -51,7 +52,7 @@ async def listen(settings: Settings, clickhouse: ClickHouse, cache: DimensionCac
     # topics that it is subscribed to, and of no others: they cannot be asked for and assigned by hand.)
     consumer = AIOKafkaConsumer(
         topics.DIMENSIONS.name,
-        bootstrap_servers=settings.kafka_servers,
+        **connection(settings),
         client_id=_CLIENT,
         group_id=None,
         enable_auto_commit=False,
@@ -97,7 +98,7 @@ async def _begin(settings: Settings, consumer: AIOKafkaConsumer) -> dict[TopicPa
 
 
 async def _stored_offsets(settings: Settings, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_servers, client_id=_CLIENT)
+    admin = AIOKafkaAdminClient(**connection(settings), client_id=_CLIENT)
     try:
         await admin.start()
         while True:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import ConsumerRecord
 
 from midstream.clickhouse.client import ClickHouse
+from midstream.kafka.connection import connection
 from midstream.logs import get_logger
 from midstream.metrics import INSERT_SECONDS
 from midstream.settings import Settings
@@ -66,7 +68,7 @@ class TableSink:
         instance = self._settings.worker_id
         consumer = AIOKafkaConsumer(
             self._topic,
-            bootstrap_servers=self._settings.kafka_servers,
+            **connection(self._settings),
             group_id=self._group,
             group_instance_id=f"{self._group}-{instance}" if instance else None,
             session_timeout_ms=self._settings.kafka_session_timeout_ms,
@@ -86,8 +88,14 @@ class TableSink:
                     continue
                 await asyncio.to_thread(self._insert, records)
                 # aiokafka may wait for ever for the group's coordinator after Kafka was away.
-                async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
-                    await consumer.commit({tp: part[-1].offset + 1 for tp, part in taken.items()})
+                try:
+                    async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
+                        await consumer.commit({tp: part[-1].offset + 1 for tp, part in taken.items()})
+                except (CommitFailedError, IllegalStateError):
+                    # A worker came or left meanwhile. Whoever has these partitions now reads the records again; to end
+                    # this worker for it would be the next rebalance, of the events' group too.
+                    log.info("sink.rebalanced", group=self._group, records=len(records))
+                    continue
                 # Let records gather: an insert has a fixed cost of milliseconds in ClickHouse.
                 if len(records) < _MAX_RECORDS:
                     await asyncio.sleep(self._interval_s)

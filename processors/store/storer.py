@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from midstream import topics
 from midstream.clickhouse.client import ClickHouse
+from midstream.columns import VALID
 from midstream.logs import get_logger
 from midstream.metrics import DUPLICATE_EVENTS, POISON_RECORDS, REJECTED_EVENTS, REPLAYED_EVENTS, VISIBLE_SECONDS
 from midstream.records import RecordError
 from processors.attempts import Attempts, Trial
 from processors.lease import Lease
 from processors.store import verdicts
-from processors.store.block import mid_hashes, read_block
+from processors.store.block import mid_hashes, other_columns, read_block
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.decide import decide
 from processors.store.dedupe.history import Hashes
@@ -31,6 +32,7 @@ from processors.store.denormalise import COLUMNS, DENORMALISED_FROM, denormalise
 from processors.store.dimension_cache import DimensionCache
 from processors.store.erased import ErasedUsers, replace_erased, replace_in_reject
 from processors.store.same_content import same_content
+from processors.store.table_columns import TableColumns
 from processors.store.trials import try_block, try_letters
 from processors.store.units import event_units
 from processors.store.writer import FindsStored, Writer
@@ -99,9 +101,18 @@ class Storer:
         self.valid_tries = attempts.lane(topics.VALID.name)
         self.dead_tries = attempts.lane(topics.DEAD.name)
         self._log_block = log_block
+        self._table_columns = TableColumns(clickhouse)
         self._erased = ErasedUsers(lambda: None, 0) if erased is None else erased
         # The tables of one record are inserted side by side: an insert is mostly waiting.
         self._inserts = ThreadPoolExecutor(max_workers=4, thread_name_prefix="insert")
+
+    def check_tables(self) -> None:
+        """Refuse to begin before the tables have all columns that this version writes.
+
+        Raises:
+            ClickHouseError: they have not.
+        """
+        self._table_columns.check((*VALID.names, *_EXTRA))
 
     def store_valid(self, records: Sequence[StoreRecord], cache: DedupeCache) -> None:
         """Store records of ``telemetry.valid``, in order.
@@ -175,6 +186,8 @@ class Storer:
         except RecordError as error:
             rejects.append(self._poison(record, str(error)))
             return
+        if others := other_columns(block):
+            self._table_columns.check(others)
         block = replace_erased(block, self._erased)
         if trial is not None:
             outcome = try_block(block, mid_hashes(block), trial, self, self._clock_ms())

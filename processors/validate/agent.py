@@ -9,11 +9,14 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from midstream import topics
+from midstream.codes import Reason
 from midstream.events.judge import Judge
 from midstream.events.schemas import load_schemas
+from midstream.kafka.connection import connection
+from midstream.kafka.schemas import announce
 from midstream.kafka.sealing import sign
 from midstream.logs import get_logger
-from midstream.metrics import SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
+from midstream.metrics import DEAD_LETTERS, SEALED_BLOCKS, SEALED_ROWS, VALIDATE_BUFFER_BYTES
 from midstream.settings import Settings
 from processors.attempts import Attempts, end_if_stuck
 from processors.growth import PartitionsChangedError, check_older, wait_for_older_blocks
@@ -56,7 +59,7 @@ class Validator:
                 read.
         """
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_servers,
+            **connection(self._settings),
             acks="all",
             enable_idempotence=True,
             linger_ms=0,  # blocks are large and few: there is nothing to wait for
@@ -64,8 +67,13 @@ class Validator:
             request_timeout_ms=self._settings.kafka_timeout_ms,
             metadata_max_age_ms=int(_LOOK_S * 1000),
         )
-        async with asyncio.timeout(self._settings.kafka_timeout_ms / 1000):
+        # Each has its own time: together they may take a busy machine longer, and to end then would begin them anew.
+        limit_s = self._settings.kafka_timeout_ms / 1000
+        async with asyncio.timeout(limit_s):
             await self._producer.start()
+        async with asyncio.timeout(limit_s):
+            await announce(self._producer, [topics.VALID.name, topics.DEAD.name])
+        async with asyncio.timeout(limit_s):
             self._valid_partitions = len(await self._producer.partitions_for(topics.VALID.name))
             self._dead_partitions = len(await self._producer.partitions_for(topics.DEAD.name))
         if self._valid_partitions != self.expected_partitions:
@@ -164,18 +172,22 @@ def _record(message: Any) -> RawRecord:
     )
 
 
-def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
-    """Return the Faust app of ``validate`` and the port of its metrics.
+def make_validate_app(settings: Settings) -> WorkerApp:
+    """Return the Faust app of ``validate``.
 
     Raises:
         AttemptsError: the home cannot be written to.
     """
     app = make_app(settings, "validate", topics.GROUP_VALIDATE, settings.max_batches_in_flight, _BUFFER_BATCHES)
+    for reason in Reason:
+        DEAD_LETTERS.labels(reason)  # 0 from the start on: the first ones are seen to be more
     attempts = Attempts.open(settings, topics.GROUP_VALIDATE)
     tell_of_crash(attempts.close)
     validator = Validator(settings, attempts, app.lease)
     guard = TopicGuard(
-        settings, {topics.GROUP_VALIDATE: (topics.RAW.name,)}, others=(topics.VALID.name, topics.DEAD.name)
+        settings,
+        {topics.GROUP_VALIDATE: (topics.RAW.name,)},
+        others=(topics.VALID.name, topics.DEAD.name, topics.SCHEMAS.name),
     )
     raw = app.topic(topics.RAW.name, key_serializer="raw", value_serializer="raw")
 
@@ -220,4 +232,4 @@ def make_validate_app(settings: Settings) -> tuple[WorkerApp, int]:
         )
         await or_crash("validate", for_each(rounds, validator.run_round), validator.tries.failed)
 
-    return app, settings.validate_metrics_port
+    return app

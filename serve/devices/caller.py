@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import APIKeyHeader
 
+from serve.auth import see_rate
 from serve.services import Services, services_of
 
 # Only declares the scheme in the OpenAPI document.
@@ -30,8 +31,10 @@ async def require_device(
         UnknownKeyError: 401.
         NotAllowedError: 403.
         RegistryUnavailable: 503, it cannot be told now.
+        ApiError: 429, more requests than one device may make.
     """
     await services.device_cache.authenticate(device_id, request.headers.get("authorization", ""))
+    see_rate(services, f"device/{device_id}")
     return device_id
 
 

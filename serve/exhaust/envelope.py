@@ -1,10 +1,11 @@
-"""The envelope of every reply of exhaust, and its error codes. Pure."""
+"""The envelope of every reply of exhaust, and its error codes. Pure but for the time and the request's id."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+
+from midstream.request_ids import current_request_id
 
 API_ID = "ekstep.data_exhaust_dataset_service"
 API_VERSION = "1.0"
@@ -25,7 +26,7 @@ def envelope(msgid: str, *, err: str | None = None, errmsg: str | None = None, *
         "ver": API_VERSION,
         "ts": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "params": {
-            "resmsgid": str(uuid4()),
+            "resmsgid": current_request_id(),
             "msgid": msgid,
             "status": "failed" if err else "successful",
             "err": err,

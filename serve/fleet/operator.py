@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path
+from fastapi import Depends, Path, Request
 
 from midstream.registry.auth import Principal
 from midstream.registry.errors import Unauthorized
-from serve.auth import require_principal
+from serve.auth import act_as_operator, require_principal
 from serve.objects import sought
 
 
-async def require_fleet_operator(principal: Annotated[Principal, Depends(require_principal)]) -> Principal:
+async def require_fleet_operator(
+    request: Request, principal: Annotated[Principal, Depends(require_principal)]
+) -> Principal:
     """Let only an operator's credential pass.
 
     Raises:
@@ -20,7 +22,7 @@ async def require_fleet_operator(principal: Annotated[Principal, Depends(require
     """
     if principal.role != "operator":
         raise Unauthorized("the credential is no operator's")
-    return principal
+    return act_as_operator(request, principal)
 
 
 def device_of_path(device_id: Annotated[str, Path(description="The device's id.")]) -> str:

@@ -6,15 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from midstream.registry.fleet.devices import DeviceInfo
+from midstream.registry.fleet.seen import GRACE, OFFLINE_INTERVALS
 from serve.fleet.store import Entry
 from serve.objects import iso, iso_us
-
-GRACE = timedelta(seconds=2)
-"""Beyond its interval: reports come with jitter, and when a device was seen is kept once a second."""
-
-
-OFFLINE_INTERVALS = 2
-"""Silent for longer than so many of its intervals, a device is offline, whatever it said last."""
 
 
 def is_stale(seen_at: datetime | None, interval_s: int, now: datetime) -> bool:

@@ -14,10 +14,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from prometheus_client import start_http_server
-
+from midstream.kafka.access import require_access_at_start
 from midstream.logs import configure_logs, get_logger
 from midstream.metrics import FATAL_ERRORS
+from midstream.probes import Heartbeat, serve_probes
 from midstream.registry.errors import RegistryError
 from midstream.settings import Settings, SettingsError, get_settings
 from midstream.without_pandas import do_without_pandas
@@ -37,21 +37,24 @@ RECHECK_AGAIN_S = 60.0
 _log = get_logger("serve.jobs")
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, heartbeat: Heartbeat) -> None:
     """Run jobs until SIGTERM or SIGINT; whatever a job does not answer is raised."""
+    from serve.facts.measured import measured
     from serve.jobs.opened import open_runner
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with open_runner(settings) as (runner, recheck):
+    async with open_runner(settings) as (runner, recheck), measured(settings):
         rechecking = asyncio.create_task(_recheck(recheck), name="recheck")
         running = asyncio.create_task(runner.run(), name="jobs")
         told = asyncio.create_task(stopping.wait(), name="until-stop")
+        beating = asyncio.create_task(heartbeat.beat(), name="heartbeat")
         _log.info("jobs.started")
         await asyncio.wait((running, rechecking, told), return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
+        beating.cancel()
         rechecking.cancel()
         if not running.done():
             runner.stop()
@@ -82,12 +85,15 @@ def main() -> None:
     configure_logs(settings, "jobs")
     do_without_pandas()
     try:
-        start_http_server(settings.jobs_metrics_port, addr="127.0.0.1")
+        heartbeat = Heartbeat(settings)
+        serve_probes(settings, settings.jobs_metrics_port, heartbeat)
     except OSError as error:
         _log.critical("metrics.port_unusable", port=settings.jobs_metrics_port, error=str(error))
         sys.exit(EXIT_CONFIG)
+    if not require_access_at_start(settings):
+        sys.exit(EXIT_CONFIG)
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, heartbeat))
     except RegistryError as error:
         _log.critical("jobs.registry_unusable", error=str(error))
         sys.exit(EXIT_CONFIG)

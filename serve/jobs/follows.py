@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from midstream.kafka.admin import certain_offsets
+from midstream.kafka.connection import connection
 from midstream.settings import Settings
 from serve.jobs.tools import Ends
 
@@ -20,7 +21,7 @@ class GroupFollower:
     """Asks Kafka. Belongs to one event loop; connects when it is first asked, and anew after a failure."""
 
     def __init__(self, settings: Settings) -> None:
-        self._servers = settings.kafka_servers
+        self._settings = settings
         self._timeout_ms = settings.kafka_timeout_ms
         self._clients: tuple[AIOKafkaAdminClient, AIOKafkaConsumer] | None = None
 
@@ -52,10 +53,10 @@ class GroupFollower:
             admin, consumer = await self._connect()
             partitions = [tp for tp, end in ends.items() if end]
             committed = await certain_offsets(admin, group, partitions)
-            # Of a partition that it has never committed, it may be that all its records are gone.
-            fresh = [tp for tp in partitions if tp not in committed]
-            begins = await consumer.beginning_offsets(fresh) if fresh else {}
-            return sum(max(0, ends[tp] - committed.get(tp, begins.get(tp, 0))) for tp in partitions)
+            # What retention has deleted nobody acknowledges any more; it may be all.
+            late = [tp for tp in partitions if committed.get(tp, 0) < ends[tp]]
+            begins = await consumer.beginning_offsets(late) if late else {}
+            return sum(max(0, ends[tp] - max(committed.get(tp, 0), begins[tp])) for tp in late)
         except (KafkaError, OSError, asyncio.CancelledError):
             await self.close()
             raise
@@ -70,7 +71,7 @@ class GroupFollower:
     async def _connect(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         if self._clients is None:
             common = {
-                "bootstrap_servers": self._servers,
+                **connection(self._settings),
                 "client_id": _CLIENT,
                 "request_timeout_ms": self._timeout_ms,
             }

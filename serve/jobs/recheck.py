@@ -33,6 +33,8 @@ SELECT DISTINCT id FROM
     SELECT actor_id AS id FROM events WHERE actor_type = 'User'
     UNION ALL
     SELECT id FROM dimension_rows WHERE type = 'user'
+    UNION ALL
+    SELECT toString(user_id) FROM assignment_rows
 )
 """
 _ASK_IDS = 5_000

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 from aiokafka.errors import KafkaError
 
@@ -17,7 +17,7 @@ from midstream.kafka.dimension_publisher import PublishError
 from midstream.logs import get_logger
 from midstream.metrics import SYNC_JOBS, SYNC_ROWS_CHANGED, SYNC_RUNNING, SYNC_SECONDS, SYNC_WAITING
 from midstream.registry.errors import RegistryUnavailable
-from midstream.registry.sync.jobs import Jobs
+from midstream.registry.sync.jobs import Jobs, Kind
 from midstream.registry.sync.queue import Claim, Outcome, Queue
 from serve.jobs.errors import AwayError, FailedError, StoppedError, TryAgainError, Why
 from serve.jobs.held import HeldJob
@@ -80,6 +80,8 @@ class Runner:
         self._repairer = repairer
         self._owner = str(uuid.uuid4())
         self._tools = make_tools(self._owner)
+        for kind in get_args(Kind):
+            SYNC_JOBS.labels(kind, "failed")  # 0 from the start on: the first one is seen to be one more
         self._stopping = asyncio.Event()
         self._held: HeldJob | None = None
         self._pruned_at = float("-inf")

@@ -1,4 +1,4 @@
-"""The envelope of every reply of the device register. Pure but for the time.
+"""The envelope of every reply of the device register. Pure but for the time and the request's id.
 
 Its form, and the two ids, are those of Sunbird's analytics service, whose device API its clients call
 (https://docs.sunbird.org/3.6.0/apis/deviceapi).
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+
+from midstream.request_ids import current_request_id
 
 ROOT = "/v3/device"
 REGISTER = f"{ROOT}/register"
@@ -36,7 +37,7 @@ def _envelope(path: str, params: dict[str, Any], response_code: str, result: dic
         "id": REGISTER_ID if path.startswith(REGISTER) else PROFILE_ID,
         "ver": _VERSION,
         "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "params": {"resmsgid": str(uuid4()), **params},
+        "params": {"resmsgid": current_request_id(), **params},
         "responseCode": response_code,
         "result": result,
     }

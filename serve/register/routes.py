@@ -57,6 +57,7 @@ _CODES = {
     408: "BODY_TIMEOUT",
     413: "BODY_TOO_LARGE",
     415: "UNSUPPORTED_ENCODING",
+    429: "RATE_LIMITED",
     503: "CLICKHOUSE_UNAVAILABLE",
 }
 
@@ -107,7 +108,7 @@ _Did = Annotated[str, Depends(_did)]
     summary="Register a device",
     description="Everything in `request` is optional; what is not given stays as it is known. A 200 means that Kafka "
     "has acknowledged the device's row, or that nothing of it is new. Gzip too.",
-    responses=_replies(REGISTER_ID, _REGISTERED, 400, 401, 408, 413, 415, 503, msgid="m-1"),
+    responses=_replies(REGISTER_ID, _REGISTERED, 400, 401, 408, 413, 415, 429, 503, msgid="m-1"),
     openapi_extra={"requestBody": json_body(_BODY)},
 )
 async def register_device(request: Request, services: _Services, did: _Did) -> JSONResponse:
@@ -140,7 +141,7 @@ async def register_device(request: Request, services: _Services, did: _Did) -> J
     summary="Read a device's profile",
     description="Where its user says it is (absent when nobody did), and where its internet address says it is: as it "
     'registered, else as it calls now. "" stands for what is not known. A device that never registered has one too.',
-    responses=_replies(PROFILE_ID, {USER_DECLARED: _LOCATION, FROM_IP: _LOCATION}, 400, 401, 503),
+    responses=_replies(PROFILE_ID, {USER_DECLARED: _LOCATION, FROM_IP: _LOCATION}, 400, 401, 429, 503),
 )
 async def read_profile(request: Request, services: _Services, did: _Did) -> JSONResponse:
     """Answer with the two locations.

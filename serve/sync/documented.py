@@ -99,6 +99,7 @@ _REFUSALS: dict[int, tuple[tuple[str, str], ...]] = {
     408: (("BODY_TIMEOUT", "the body did not come within 30000 ms"),),
     413: (("BODY_TOO_LARGE", "the body is longer than 8388608 bytes"),),
     415: (("UNSUPPORTED_ENCODING", "the body may be gzip or plain"),),
+    429: (("RATE_LIMITED", "too many requests with this credential"),),
     500: ((SERVER_ERROR, "the registry cannot be used now; try again"),),
     503: ((SERVER_ERROR, "1000 jobs wait, which is the most; try again"),),
 }

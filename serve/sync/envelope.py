@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+
+from midstream.request_ids import current_request_id
 
 PATH = "/api/data/v1/index"
 """Under it all replies have this envelope."""
@@ -34,7 +35,7 @@ def refusal(headers: Mapping[str, str], status: int, code: str, message: str) ->
     """Return the body of a reply that refuses."""
     is_ours = status >= 500
     body = _envelope(
-        request_id_of(headers) or str(uuid4()),
+        request_id_of(headers) or current_request_id(),
         "FAILED",
         "SERVER_ERROR" if is_ours else "CLIENT_ERROR",
         {},

@@ -95,7 +95,7 @@ async def _without_erased(services: Services, asked: Asked) -> Order:
     description="The newest first. Jobs are known for 90 days after their end.",
     responses={
         **json_reply(200, {"jobs": [EXAMPLE], "next": None}),
-        **error_replies(400, 401, 403, 404, 503),
+        **error_replies(400, 401, 403, 404, 429, 503),
     },
 )
 async def list_jobs(
@@ -118,7 +118,7 @@ async def list_jobs(
     "/v1/sync/{id}",
     summary="How far a job is",
     description="`changed` counts rows by table, as far as it is. `error` says why it failed, or why its last try did.",
-    responses={**json_reply(200, EXAMPLE), **error_replies(401, 403, 404, 503)},
+    responses={**json_reply(200, EXAMPLE), **error_replies(401, 403, 404, 429, 503)},
 )
 async def get_job(services: _Services, _: _Operator, id: str) -> JSONResponse:
     """Answer with the job."""
@@ -134,7 +134,7 @@ async def get_job(services: _Services, _: _Operator, id: str) -> JSONResponse:
     description="One that waits ends at once, one that runs at its next safe point: what it has changed by then stays, "
     "and is whole. An erasure that has begun goes on to its end.",
     status_code=202,
-    responses={**json_reply(202, EXAMPLE), **error_replies(401, 403, 404, 409, 503)},
+    responses={**json_reply(202, EXAMPLE), **error_replies(401, 403, 404, 409, 429, 503)},
 )
 async def cancel_job(services: _Services, _: _Operator, id: str) -> JSONResponse:
     """Answer with the job as it is then."""

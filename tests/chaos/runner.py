@@ -84,7 +84,7 @@ def _run(case: Case, seed: int, plan: Plan, world: World, result: Result) -> Non
 
 def _heal(world: World) -> None:
     """End every fault: proxies let through, nothing is frozen, all of the shape runs, and nothing else."""
-    from tests.chaos.proxy import Fault
+    from bench.proxy import Fault
 
     for proxy in world.proxies.values():
         proxy.set(Fault.NONE)

@@ -17,6 +17,7 @@ from types import TracebackType
 
 import psutil
 
+from bench.proxy import Proxy
 from deploy.local.broker import format_storage
 from deploy.local.home import open_home
 from deploy.local.orphans import RUN_HOME, find_processes
@@ -27,7 +28,6 @@ from midstream.settings import MIB, Settings
 from tests.chaos import guard, spool
 from tests.chaos.kafka import Kafka
 from tests.chaos.keeper import Keeper
-from tests.chaos.proxy import Proxy
 from tests.support.pipeline import ROOT
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until

@@ -75,8 +75,11 @@ def untouched(outside: Outside) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """A local pipeline for tests that stop and restart its parts; each leaves it ready, and little in it."""
-    with Pipeline(tmp_path_factory.mktemp("quiet") / "home") as running:
+    """A local pipeline for tests that stop and restart its parts; each leaves it ready, and little in it.
+
+    Late dimensions are left alone: a sync of the pages' commands is to find what they show, however long they take.
+    """
+    with Pipeline(tmp_path_factory.mktemp("quiet") / "home", dimension_repair_ms=3_600_000) as running:
         yield running
 
 

@@ -137,7 +137,9 @@ class Outside:
     @property
     def clickhouse(self) -> ClickHouse:
         if self._clickhouse is None:
-            self._clickhouse = open_client(Settings.model_validate({"clickhouse": self.pipeline.clickhouse_dsn}))
+            ca = self.pipeline.settings.get("clickhouse_ca")
+            where = {"clickhouse": self.pipeline.clickhouse_dsn, "clickhouse_ca": ca}
+            self._clickhouse = open_client(Settings.model_validate(where))
         return self._clickhouse
 
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
@@ -263,7 +265,7 @@ def web_workers(pipeline: Pipeline) -> list[int]:
 def stop_process(pipeline: Pipeline, name: str) -> None:
     """Stop a supervised process; it stays stopped until :func:`start_process`."""
     supervisor = SupervisorClient(pipeline.home.socket)
-    supervisor._call("supervisor.stopProcess", name, False)
+    supervisor.stop(name)
     wait_until(f"{name} has stopped", lambda: supervisor.processes()[name].state == "STOPPED", 30)
 
 

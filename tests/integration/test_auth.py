@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from urllib.parse import urlsplit
 
 import jwt
 import psutil
 import pytest
 
 from tests.integration.outside import Outside, check_reply, make_body, make_event, run_cli, unique, web_workers
+from tests.integration.partners import Partner
 
 SEEN_S = 1.0
 """How long a change may take to be seen by every process."""
@@ -35,7 +39,11 @@ class Connection:
 
     def status(self, token: str, method: str = "POST", path: str = "/v1/telemetry") -> int:
         """Send a request with a token; return the reply's status."""
-        self._http.request(method, path, b'{"events": []}', {"authorization": f"Bearer {token}"})
+        return self.ask(method, path, {"authorization": f"Bearer {token}"})
+
+    def ask(self, method: str, path: str, headers: dict[str, str], body: bytes = b'{"events": []}') -> int:
+        """Send a request; return the reply's status."""
+        self._http.request(method, path, body if method != "GET" else None, headers)
         with self._http.getresponse() as response:
             response.read()
             return response.status
@@ -110,6 +118,114 @@ def test_a_credential_ends_when_it_expires(outside: Outside, connections: dict[i
     assert seconds_until(connections, token, 200) < SEEN_S + _MARGIN_S
     time.sleep(max(0, (ends - datetime.now(UTC)).total_seconds()))
     assert seconds_until(connections, token, 401) < SEEN_S + _MARGIN_S
+
+
+Ask = Callable[[Connection], int]
+
+
+def _app(outside: Outside) -> tuple[Ask, int, Callable[[], object]]:
+    token = outside.cli("token", "create", name := unique("app"))
+    return lambda one: one.status(token, path="/v1/validate"), 401, lambda: outside.cli("token", "revoke", name)
+
+
+def _operator(outside: Outside) -> tuple[Ask, int, Callable[[], object]]:
+    token = outside.cli("token", "create", name := unique("ops"), "--role", "operator")
+    return lambda one: one.status(token, "GET", "/v1/admin/log"), 401, lambda: outside.cli("token", "revoke", name)
+
+
+def _device(outside: Outside, path: str, method: str) -> tuple[Ask, int, Callable[[], object]]:
+    key = outside.cli("model", "create", unique("hub"))
+    said = {"sn": unique("SN"), "firmware_version": "1.0.0", "hardware_key": key, "cloud_id": unique("cloud")}
+    device = outside.http.post("/v1/devices", json=said).json()
+    headers = {"authorization": device["access_key"]}
+    report = b'{"telemetries": {"temp": 1}}'
+
+    def end() -> None:
+        assert outside.operate("POST", f"/v1/fleet/devices/{device['id']}/revoke").status_code == 200
+
+    return lambda one: one.ask(method, f"/v1/devices/{device['id']}/{path}", headers, report), 403, end
+
+
+def _licence(outside: Outside) -> tuple[Ask, int, Callable[[], object]]:
+    partner = Partner(outside, ("D001", "a" * 40))
+    path = urlsplit(partner.url("2026-01-02", "2026-01-01", "manifest")).path  # days that cannot be: 400
+    return lambda one: one.ask("GET", path, partner.bearer), 401, lambda: outside.cli("licence", "revoke", partner.name)
+
+
+def _user(outside: Outside) -> tuple[str, str, Ask]:
+    academy, user = outside.cli("academy", "create", "Miami"), outside.cli("user", "create", "Ada")
+    outside.cli("role", "grant", user, academy, "read_telemetry")
+    headers = {"authorization": f"Token {outside.cli('user', 'token', user)}", "academy": academy}
+    return user, academy, lambda one: one.ask("GET", "/v1/assignment/academy/report", headers)
+
+
+def _user_token(outside: Outside) -> tuple[Ask, int, Callable[[], object]]:
+    user, _, ask = _user(outside)
+    return ask, 401, lambda: outside.cli("user", "revoke", user)
+
+
+def _role(outside: Outside) -> tuple[Ask, int, Callable[[], object]]:
+    user, academy, ask = _user(outside)
+    return ask, 403, lambda: outside.cli("role", "revoke", user, academy, "read_telemetry")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(_app, id="app's token, api"),
+        pytest.param(_operator, id="operator's token"),
+        pytest.param(partial(_device, path="telemetry", method="POST"), id="device's key, collector"),
+        pytest.param(partial(_device, path="config", method="GET"), id="device's key, api"),
+        pytest.param(_licence, id="partner's licence"),
+        pytest.param(_user_token, id="user's token"),
+        pytest.param(_role, id="user's role"),
+    ],
+)
+def test_what_is_revoked_is_refused_by_every_process_within_a_second(
+    made: Callable[[Outside], tuple[Ask, int, Callable[[], object]]],
+    outside: Outside,
+    connections: dict[int, Connection],
+    record_property: Callable[[str, object], None],
+) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        making = thread.submit(made, outside)
+        while not making.done():  # the server closes connections that are idle for five seconds
+            assert {one.status("nobody") for one in connections.values()} == {401}
+            time.sleep(0.2)
+    ask, refused, end = making.result()
+    until = time.monotonic() + 5
+    while not all(ask(one) not in (401, 403, 503) for one in connections.values()):  # every process remembers it
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    good = {ask(one) for one in connections.values()}
+    assert not good & {401, 403, 500, 503}, good
+    last_good = dict.fromkeys(connections, 0.0)
+    done = threading.Event()
+
+    def follow(pid: int) -> None:
+        """Ask all the time, so that a process never forgets what it remembers by itself."""
+        ended_at = None
+        while ended_at is None or time.monotonic() < ended_at + 3:
+            began = time.monotonic()
+            if ask(connections[pid]) != refused:
+                last_good[pid] = began
+            if done.is_set() and ended_at is None:
+                ended_at = time.monotonic()
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(len(connections)) as threads:
+        following = [threads.submit(follow, pid) for pid in connections]
+        time.sleep(0.2)
+        end()
+        ended = time.monotonic()
+        done.set()
+        for one in following:
+            one.result(30)
+    longest = max(last_good.values()) - ended
+    record_property("revoked_after_s", round(longest, 3))
+    assert min(last_good.values()) > 0
+    assert longest < SEEN_S
+    assert {ask(one) for one in connections.values()} == {refused}
 
 
 def test_the_scheme_is_read_in_any_letter_case(outside: Outside) -> None:

@@ -160,6 +160,7 @@ def test_registrations_at_once_in_all_processes_lose_nothing(outside: Outside) -
     wait_until(
         "ClickHouse has all of it",
         lambda: [json.loads(row["attributes"]) for row in outside.rows(sql, ids=dids)] == [expected] * len(dids),
+        60,
     )
 
 

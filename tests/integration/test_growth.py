@@ -19,10 +19,10 @@ from aiokafka.structs import TopicPartition
 from midstream import topics
 from midstream.kafka.admin import add_partitions, committed_offsets, member_ids, partitions_of_topics
 from midstream.kafka.sealing import numbers_of
+from tests.integration.extra import Extra
 from tests.integration.fleet import EVENTS, INVALID_EVERY, Fleet
 from tests.integration.outside import Outside, run_apart, start_process, stop_process, unique
 from tests.support.pipeline import ROOT, Pipeline
-from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 PARTITIONS = 4
@@ -35,53 +35,6 @@ _PAUSE_S = 1.0
 minutes."""
 
 MIDDLE = (topics.VALID.name, topics.DEAD.name)
-
-
-class Extra:
-    """A worker beside the pipeline's own of its stage."""
-
-    def __init__(self, pipeline: Pipeline, stage: str) -> None:
-        self._pipeline, self._stage = pipeline, stage
-        self._ports = [str(port) for port in free_ports(2)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        env = {
-            **self._pipeline.env,
-            "MIDSTREAM_HOME": str(self._pipeline.home.root),
-            "MIDSTREAM_WORKER_ID": "extra",
-            "MIDSTREAM_VALIDATE_METRICS_PORT": self._ports[0],
-            "MIDSTREAM_STORE_METRICS_PORT": self._ports[1],
-        }
-        with (self._pipeline.home.logs / f"{self._stage}-extra.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", f"processors.{self._stage}"], cwd=ROOT, env=env, stdout=output, stderr=output
-            )
-
-    def ended(self) -> bool:
-        assert self._process is not None
-        return self._process.poll() is not None
-
-    def keep(self) -> None:
-        """Start it again if it has ended, as a supervisor does."""
-        if self._process is not None and self.ended():
-            self.start()
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            if not self.ended():
-                self.signal(signal.SIGCONT)
-                self._process.terminate()
-                try:
-                    self._process.wait(15)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    self._process.wait()
-            self._process = None
 
 
 @pytest.fixture(scope="module")

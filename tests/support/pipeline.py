@@ -31,16 +31,20 @@ class Pipeline:
 
     Settings are given by their names (``seal_interval_ms=50``); ports are free ones unless given. As a context
     manager it is started on entry and stopped on exit; the home and the ports stay the same from start to start.
-    ``clock`` is what its Python processes take for the time, the real one unless given.
+    ``clock`` is what its Python processes take for the time, the real one unless given; ``root`` is the checkout that
+    they run, this one unless given.
     """
 
-    def __init__(self, home: Path, *, clock: Clock | None = None, **settings: object) -> None:
+    def __init__(self, home: Path, *, clock: Clock | None = None, root: Path = ROOT, **settings: object) -> None:
+        self.root = root
         self.home = Home(Path(os.path.realpath(home)))
         self.settings: dict[str, object] = {**port_settings(), "home": home, **settings}
         # Only what the test says: settings of the one who runs the tests don't count.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MIDSTREAM_")}
         ours = {f"MIDSTREAM_{name.upper()}": str(value) for name, value in self.settings.items()}
         self._real_clock_env: dict[str, str] = {**kept, **ours}
+        if root != ROOT:
+            self._real_clock_env["PYTHONPATH"] = str(root)
         self.use_clock(clock)
         self.started_in_s = 0.0
         self._launcher: subprocess.Popen[bytes] | None = None
@@ -98,7 +102,7 @@ class Pipeline:
         with self._output.open("ab") as output:
             self._launcher = subprocess.Popen(
                 [sys.executable, "-m", "deploy.local"],
-                cwd=ROOT,
+                cwd=self.root,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

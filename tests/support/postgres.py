@@ -44,8 +44,8 @@ def _user() -> str | None:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Run a server; yield the start of its databases' URLs."""
+def postgres(certificate: bytes | None = None) -> Iterator[str]:
+    """Run a server; yield the start of its databases' URLs. ``certificate``: PEM of key and certificates, for TLS."""
     user = _user()
     folder = Path(tempfile.mkdtemp(prefix="midstream-postgres-"))  # pytest's own is closed to other users
     try:
@@ -68,6 +68,13 @@ def postgres() -> Iterator[str]:
         subprocess.run(initdb, check=True, capture_output=True, user=user, cwd=folder)
         (port,) = free_ports(1)
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
+        if certificate is not None:
+            own = folder / "server.pem"
+            own.touch(0o600)
+            own.write_bytes(certificate)
+            if user is not None:
+                shutil.chown(own, user)
+            options |= {"ssl": "on", "ssl_cert_file": str(own), "ssl_key_file": str(own)}
         command = [str(_find("postgres")), "-D", str(data), "-p", str(port)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]

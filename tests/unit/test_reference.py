@@ -4,7 +4,7 @@ import pytest
 
 from midstream.codes import REASONS, Reason
 from midstream.reference import PAGES
-from midstream.settings import Settings, SettingsError, load_settings
+from midstream.settings import SUBJECTS, Settings, SettingsError, load_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -16,6 +16,11 @@ def test_reference_pages_are_what_the_code_declares(name: str) -> None:
 
 def test_every_setting_is_described() -> None:
     assert [name for name, info in Settings.model_fields.items() if not info.description] == []
+
+
+def test_every_setting_has_one_subject() -> None:
+    names = [name for subject in SUBJECTS for name in subject.model_fields]
+    assert sorted(names) == sorted(Settings.model_fields)
 
 
 def test_every_reason_code_is_documented() -> None:

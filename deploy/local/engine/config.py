@@ -1,7 +1,8 @@
 """The engine's configuration, written anew at each start.
 
 Limits fit a laptop. What queries may reach is limited by grants to tables: no files, no URLs, no other servers, and no
-table engine that connects outwards (a Kafka table would keep the folder from being opened again).
+table engine that connects outwards (a Kafka table would keep the folder from being opened again). Backups are written
+to one folder and read from there.
 
 Text is read and written by one thread a query: several hold blocks of 65,000 rows each, a gigabyte with long texts.
 The defaults for tables make small inserts cheap, which is what telemetry is on one machine: their cost is per column
@@ -11,7 +12,7 @@ file, per statistics object and per merge, not per row. A server keeps its own d
 from __future__ import annotations
 
 from pathlib import Path
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape  # nosec B406 # writes XML, reads none
 
 from deploy.local.engine.request import MAX_QUERY_BYTES
 
@@ -22,9 +23,11 @@ _TABLE_ENGINES = (
 )
 
 _GRANTS = (
-    "GRANT SHOW, SELECT, INSERT, ALTER, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, KILL QUERY, CREATE DATABASE, "
+    "GRANT SHOW, SELECT, INSERT, ALTER, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, BACKUP, KILL QUERY, CREATE DATABASE, "
     "CREATE TABLE, CREATE VIEW, CREATE ARBITRARY TEMPORARY TABLE, CREATE FUNCTION, SYSTEM FLUSH, SYSTEM MERGES, "
     "SYSTEM TTL MERGES, SYSTEM SYNC REPLICA, SYSTEM DROP CACHE, SYSTEM VIEWS ON *.*",
+    # For BACKUP and RESTORE, which reach the allowed disk alone; READ ON FILE would open every file to table functions.
+    "GRANT READ, WRITE ON DISK",
     "GRANT " + ", ".join(f"TABLE ENGINE ON {name}" for name in _TABLE_ENGINES),
 )
 
@@ -42,6 +45,8 @@ _CONFIG = """<clickhouse>
     <access_control_improvements>
         <table_engines_require_grant>true</table_engines_require_grant>
     </access_control_improvements>
+    <storage_configuration><disks><backups><type>local</type><path>{backups}/</path></backups></disks></storage_configuration>
+    <backups><allowed_disk>backups</allowed_disk></backups>
     <merge_tree>
         <min_bytes_for_wide_part>134217728</min_bytes_for_wide_part>
         <min_parts_to_merge_at_once>{merge_parts}</min_parts_to_merge_at_once>
@@ -80,8 +85,11 @@ MERGE_PARTS = 16
 """Fewest parts that are merged at once: every merge writes all columns anew, so few large ones cost less."""
 
 
-def write_config(folder: Path, *, memory_bytes: int, query_timeout_ms: int) -> Path:
-    """Write the two files into ``folder``; return the one that the engine is started with."""
+def write_config(folder: Path, *, backups: Path, memory_bytes: int, query_timeout_ms: int) -> Path:
+    """Write the two files into ``folder``; return the one that the engine is started with.
+
+    ``backups`` is the folder below which backups lie.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     users = folder / "users.xml"
     users.write_text(
@@ -94,6 +102,12 @@ def write_config(folder: Path, *, memory_bytes: int, query_timeout_ms: int) -> P
     )
     config = folder / "config.xml"
     config.write_text(
-        _CONFIG.format(users=escape(str(users)), memory=memory_bytes, cache=memory_bytes // 16, merge_parts=MERGE_PARTS)
+        _CONFIG.format(
+            users=escape(str(users)),
+            backups=escape(str(backups)),
+            memory=memory_bytes,
+            cache=memory_bytes // 16,
+            merge_parts=MERGE_PARTS,
+        )
     )
     return config

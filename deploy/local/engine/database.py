@@ -109,6 +109,7 @@ class Database:
             self.uploads.mkdir()
             config = write_config(
                 self.path / "config",
+                backups=self._settings.engine_backups_folder,
                 memory_bytes=self._settings.engine_memory_bytes,
                 query_timeout_ms=self._settings.engine_query_timeout_ms,
             )

@@ -14,6 +14,7 @@ from aiokafka.structs import TopicPartition
 from midstream import topics
 from midstream.clickhouse.client import ClickHouse, ClickHouseError
 from midstream.kafka.admin import committed_offsets
+from midstream.kafka.connection import connection
 from midstream.logs import get_logger
 from midstream.metrics import COMPLETE_UNTIL_SECONDS, IN_FLIGHT_EVENTS, LAG_RECORDS, UNACCOUNTED_EVENTS
 from midstream.settings import Settings
@@ -80,8 +81,8 @@ class Accountant:
             raise group.exceptions[0] from None  # one is enough to end the worker
 
     async def _publish_progress(self) -> None:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_servers, group_id=None)
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_servers)
+        consumer = AIOKafkaConsumer(**connection(self._settings), group_id=None)
+        admin = AIOKafkaAdminClient(**connection(self._settings))
         await consumer.start()
         try:
             await admin.start()

@@ -10,10 +10,11 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from midstream.kafka.collectors import read_to_end
+from midstream.kafka.connection import connection
 from midstream.kafka.marks import Mark, decode_mark
 from midstream.logs import get_logger
 from midstream.metrics import OPEN_COLLECTORS
-from midstream.records import RecordError
+from midstream.records import OtherVersionError, RecordError
 from midstream.settings import Settings
 from processors.store.accounting.watermark import Collectors
 
@@ -28,9 +29,7 @@ class MarkReader:
         self.collectors = Collectors()
         self.changed: dict[str, Mark] = {}
         """Newest marks since the caller last emptied this; bounded as ``collectors`` is."""
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_servers, group_id=None, enable_auto_commit=False
-        )
+        self._consumer = AIOKafkaConsumer(**connection(settings), group_id=None, enable_auto_commit=False)
 
     async def start(self) -> None:
         """Connect."""
@@ -70,7 +69,7 @@ class MarkReader:
             return
         try:
             mark = decode_mark(record.value)
-        except RecordError as error:
+        except (RecordError, OtherVersionError) as error:
             # A collector of a newer version, perhaps: until it can be read it may promise nothing at all.
             log.warning("marks.unreadable", id=id_[:100], offset=record.offset, error=str(error)[:200])
             mark = Mark(id_, 0, record.timestamp, True)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from midstream.logs import get_logger
-from midstream.metrics import DEDUPE_BYTES, DEDUPE_LOOKUPS, DEDUPE_MIDS
+from midstream.metrics import DEDUPE_BYTES, DEDUPE_LIMIT_BYTES, DEDUPE_LOOKUPS, DEDUPE_MIDS
 from processors.store.dedupe.history import Hashes, History
 from processors.store.dedupe.recent import ARRIVAL_COLUMNS, Arrival, Recent
 from processors.store.dedupe.stored import StoredMids
@@ -31,6 +31,7 @@ class DedupeCache:
         self._tried_below: dict[int, int] = {}
         self._history = History(memory_bytes)
         self._recent = Recent(recent)
+        DEDUPE_LIMIT_BYTES.set(memory_bytes)
 
     def load(self, partitions: Sequence[int], of: int) -> None:
         """Read the hashes of all stored mids of ``partitions`` (of ``of`` in all) from ClickHouse."""

@@ -29,9 +29,10 @@ class Builders:
     """At most ``exhaust_builders`` processes; who asks for more waits. Belongs to one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        # What a builder must know as this process does, however it came to know it.
+        # What a builder must know as this process does, however it came to know it: a file it reads itself.
         said = {name: getattr(settings, name) for name in _TOLD} | {"exhaust": settings.exhaust_folder}
-        self._environ = os.environ | {f"MIDSTREAM_{name.upper()}": str(value) for name, value in said.items()}
+        told = {f"MIDSTREAM_{name.upper()}": str(value) for name, value in said.items()}
+        self._environ = os.environ | {name: value for name, value in told.items() if not os.environ.get(f"{name}_FILE")}
         self._places = asyncio.Semaphore(settings.exhaust_builders)
         self._idle: list[_Builder] = []
 

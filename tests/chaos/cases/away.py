@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.proxy import Fault
 from tests.chaos import spool
 from tests.chaos.case import Plan, Run, case
 from tests.chaos.judge import Judgement
-from tests.chaos.proxy import Fault
 from tests.chaos.world import BROKER, ENGINE, WEB, Shape
 from tests.support.waiting import wait_until
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bench.proxy import Fault, Proxy
 from tests.chaos.case import Run, case
-from tests.chaos.proxy import Fault, Proxy
 from tests.chaos.world import ENGINE, SESSION_TIMEOUT_S, Shape
 
 _PULSE_S = 0.4

@@ -71,4 +71,4 @@ if __name__ == "__main__":
     ClickHouse.insert_stream = _go_wrong  # type: ignore[method-assign]
     if "no_lease" in signs.does():
         Lease.check = lambda self: None  # type: ignore[method-assign]
-    run_worker("store", make_store_app)
+    run_worker("store", make_store_app, lambda settings: settings.store_metrics_port)

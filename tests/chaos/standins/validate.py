@@ -54,4 +54,4 @@ if __name__ == "__main__":
         Validator.run_round = _die  # type: ignore[method-assign]
     if "drop" in signs.does():
         ValidBlock.add = _drop  # type: ignore[method-assign]
-    run_worker("validate", make_validate_app)
+    run_worker("validate", make_validate_app, lambda settings: settings.validate_metrics_port, needs_clickhouse=False)

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 
 import httpx
@@ -139,3 +141,16 @@ async def test_the_document_shows_each_code_and_form_of_a_sync(
         set(shown["params"]),
         set(shown["result"]),
     )
+
+
+async def test_the_page_lets_the_browser_run_nothing_but_its_own(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
+    inline = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in inline]
+    assert len(hashes) == 1
+    assert policy["script-src"] == f"'self' 'sha256-{hashes[0]}'"
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert "http" not in page.headers["content-security-policy"]
+    assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["x-content-type-options"] == "nosniff"

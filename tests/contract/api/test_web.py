@@ -8,8 +8,9 @@ import httpx
 import pytest
 from starlette.routing import Router
 
-from deploy.local.web import Application, BindError, bind, prepare_metrics_folder, server_config
+from deploy.local.web import Application
 from midstream.settings import Settings
+from midstream.web import BindError, bind, prepare_metrics_folder, server_config
 
 
 def answering(words: bytes) -> Any:
@@ -59,11 +60,11 @@ def test_counts_of_a_former_run_are_gone(tmp_path: Path, monkeypatch: pytest.Mon
     folder = tmp_path / "run" / "metrics-web"
     folder.mkdir(parents=True)
     (folder / "counter_1.db").write_bytes(b"old")
-    prepare_metrics_folder(Settings(home=tmp_path))
+    prepare_metrics_folder(Settings(home=tmp_path), "web")
     assert list(folder.iterdir()) == []
 
 
 def test_proxies_are_believed_only_when_named() -> None:
-    assert server_config(Settings()).proxy_headers is False
-    config = server_config(Settings(forwarded_allow_ips="10.0.0.1"))
+    assert server_config(Settings(), "a:b").proxy_headers is False
+    config = server_config(Settings(forwarded_allow_ips="10.0.0.1"), "a:b")
     assert (config.proxy_headers, config.forwarded_allow_ips) == (True, "10.0.0.1")

@@ -93,6 +93,7 @@ def check_form(reply: httpx.Response) -> None:
     assert type(body["ets"]) is int
     assert set(body["params"]) == {"resmsgid", "msgid", "status", "err", "errmsg"}
     assert body["params"]["resmsgid"]
+    assert reply.headers.get_list("x-request-id")
     if reply.status_code == 200:
         assert body["params"]["status"] == "successful"
         assert body["params"]["err"] is None

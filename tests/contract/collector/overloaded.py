@@ -14,6 +14,7 @@ import uvicorn
 
 from ingest.app import create_app
 from ingest.publish import MakeReceipt
+from midstream.logs import configure_logs
 from midstream.receipt import encode_receipt
 from midstream.settings import MIB, Settings
 
@@ -47,6 +48,7 @@ def main() -> None:
     settings = Settings(
         home=Path(sys.argv[1]), registry="", spool=Path(sys.argv[1]) / "spool", max_in_flight_bytes=MAX_IN_FLIGHT_BYTES
     )
+    configure_logs(settings, "overloaded")
     uvicorn.run(
         create_app(settings, DigestingPublisher()),  # type: ignore[arg-type]
         host="127.0.0.1",

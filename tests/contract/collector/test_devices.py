@@ -123,6 +123,20 @@ class TestOne:
         assert one.timestamp_us == read_timestamp(sent["timestamp"])
         assert before_us <= one.received_at_us <= time.time_ns() // 1_000
 
+    async def test_more_reports_than_one_device_may_send_are_429(
+        self, settings: Settings, device: Registered, other: Registered
+    ) -> None:
+        changed = settings.model_copy(update={"rate_limit_per_s": 2.0})
+        async with serving(changed, MemoryPublisher()) as client:
+            replies = [await report(client, device) for _ in range(3)]
+            assert [reply.status_code for reply in replies] == [200, 200, 429]
+            assert replies[2].json() == {"error": "Too many reports"}
+            assert replies[2].headers["retry-after"] == "1"
+            many = {one.id: {"access_token": one.access_key, **GOOD} for one in (device, other)}
+            assert (await client.post(MANY, json=many)).json()[device.id] == {"error": "Too many reports"}
+            assert (await report(client, other)).status_code == 200
+            assert (await report(client, other)).status_code == 429
+
     async def test_nothing_is_answered_before_it_is_durable(
         self, client: httpx.AsyncClient, publisher: MemoryPublisher, device: Registered
     ) -> None:

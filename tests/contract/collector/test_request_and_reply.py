@@ -10,7 +10,9 @@ import httpx
 import jwt
 import pytest
 
+from ingest.collector import Collector
 from midstream.registry.credentials import Issued
+from midstream.request_ids import current_request_id
 from midstream.settings import Settings
 
 from .conftest import PATH, Post, check_form, serving
@@ -42,9 +44,40 @@ async def test_accepted_batch_is_published_as_it_came(post: Post, publisher: Mem
     assert abs(reply.json()["ets"] - before) < 10_000
 
 
+async def test_a_request_whose_client_has_gone_has_no_id_any_more(
+    settings: Settings, publisher: MemoryPublisher, app_credential: Issued
+) -> None:
+    async def receive() -> dict[str, Any]:
+        assert current_request_id() == "r-1"
+        return {"type": "http.disconnect"}
+
+    async def send(_message: dict[str, Any]) -> None:
+        raise AssertionError("nobody is there")
+
+    collector = Collector(settings, publisher)
+    await collector.startup()
+    headers = [(b"authorization", f"Bearer {app_credential.token}".encode()), (b"x-request-id", b"r-1")]
+    await collector({"type": "http", "method": "POST", "path": PATH, "headers": headers}, receive, send)
+    assert current_request_id() == ""
+    await collector.shutdown()
+
+
 @pytest.mark.parametrize("path", [PATH, "/v1/telemetry"])
 async def test_both_paths(post: Post, path: str) -> None:
     assert (await post(batch(EVENT), path=path)).status_code == 200
+
+
+async def test_the_request_has_an_id_and_a_well_formed_one_is_kept(post: Post, publisher: MemoryPublisher) -> None:
+    reply = await post(batch(EVENT))
+    assert reply.headers["x-request-id"] == reply.headers["x-batch-id"] == publisher.published[0][0].batch_id
+    reply = await post(batch(EVENT), {"X-Request-Id": "gateway-17"})
+    assert reply.headers["x-request-id"] == "gateway-17"
+    assert UUID(reply.headers["x-batch-id"]).version == 7
+    replies = [await post(body, {"X-Request-Id": "not well formed"}) for body in (batch(EVENT), b"no")]
+    assert [reply.status_code for reply in replies] == [200, 400]
+    assert len({UUID(reply.headers["x-request-id"]) for reply in replies}) == 2
+    assert [reply.json()["params"]["resmsgid"] for reply in replies] == ["not well formed"] * 2
+    assert len({receipt.batch_id for receipt, _, _ in publisher.published}) == 3
 
 
 async def test_no_events_is_200(post: Post, publisher: MemoryPublisher) -> None:
@@ -314,7 +347,7 @@ class TestMethodsAndBrowsers:
             headers = {"Origin": "https://app.example"} | ({} if token else {"Authorization": "Bearer x"})
             reply = await post(body, headers)
             assert reply.headers["access-control-allow-origin"] == "*"
-            assert "X-Batch-Id" in reply.headers["access-control-expose-headers"]
+            assert reply.headers["access-control-expose-headers"] == "X-Batch-Id, X-Request-Id, Retry-After"
 
     async def test_only_the_origins_of_the_setting(self, settings: Settings, app_credential: Issued) -> None:
         changed = settings.model_copy(update={"cors_origins": ("https://one.example", "https://two.example")})

@@ -175,6 +175,13 @@ async def test_refused_requests_do_not_end_the_connection(port: int, app_credent
             check_form(reply)
 
 
+async def told(client: httpx.AsyncClient, line: str) -> None:
+    """Wait until the metrics have a line: they are told once a second."""
+    async with asyncio.timeout(5):
+        while f"\n{line}\n" not in (await client.get("/metrics")).text:  # noqa: ASYNC110  asks another party
+            await asyncio.sleep(0.1)
+
+
 class TestOtherPages:
     async def test_health_and_metrics(self, port: int, app_credential: Issued) -> None:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
@@ -183,6 +190,8 @@ class TestOtherPages:
             metrics = (await client.get("/metrics")).text
             for name in ("midstream_requests_total", "midstream_received_events_total", "midstream_in_flight_bytes"):
                 assert name in metrics
+            assert "\nmidstream_spool_limit_bytes 1.073741824e+09\n" in metrics
+            assert '\nmidstream_disk_free_bytes{disk="spool"} ' in metrics
 
     async def test_accepting_follows_kafka_spool_and_bytes(
         self, settings: Settings, publisher: MemoryPublisher, app_credential: Issued
@@ -201,8 +210,10 @@ class TestOtherPages:
             reply = await client.post(PATH, content=BODY, headers=headers)
             assert (reply.status_code, reply.json()["params"]["err"]) == (503, "KAFKA_UNAVAILABLE")
             assert (await client.get("/accepting")).status_code == 503
+            await told(client, "midstream_collector_accepting 0.0")
             publisher.ready = True
             assert (await client.get("/accepting")).status_code == 200
+            await told(client, "midstream_collector_accepting 1.0")
             hidden.rename(settings.spool_folder)
             publisher.gate = asyncio.Event()
             waiting = asyncio.create_task(client.post(PATH, content=BODY, headers=headers))

@@ -148,6 +148,10 @@ def test_get_changes_nothing(web: httpx.Client, table: str) -> None:
         ("CREATE USER u", 403, 497),
         ("SYSTEM SHUTDOWN", 403, 497),
         ("BACKUP DATABASE midstream TO File('/tmp/x')", 403, 497),
+        ("BACKUP DATABASE midstream TO S3('http://127.0.0.1:9/b', 'a', 'b')", 403, 497),
+        ("BACKUP DATABASE midstream TO Disk('default', 'x')", 400, 36),
+        ("BACKUP DATABASE midstream TO Disk('backups', '../x')", 400, 36),
+        ("RESTORE DATABASE midstream FROM File('/tmp/x')", 403, 497),
     ],
 )
 def test_errors(web: httpx.Client, sql: str, status: int, code: int) -> None:

@@ -30,6 +30,7 @@ from serve.exhaust.requests import routes as requests
 from serve.exhaust.requests.calls import utc_now
 from serve.exhaust.requests.jobs import PACE, Pace
 from serve.exhaust.service import Exhaust, open_exhaust
+from serve.request_ids import RequestIds
 from tests.contract.engine.conftest import EngineProcess, engine, start_engine
 from tests.contract.exhaust.archive import Archive
 from tests.support.ports import free_ports
@@ -169,7 +170,7 @@ class Api:
             app.include_router(routes.router)
         async with open_exhaust(self.settings, pace=self.pace, now=self.now) as exhaust:
             self.served = app.state.services = Served(self.settings, exhaust)
-            self._server = uvicorn.Server(uvicorn.Config(app, port=self.settings.port, log_level="warning"))
+            self._server = uvicorn.Server(uvicorn.Config(RequestIds(app), port=self.settings.port, log_level="warning"))
             serving = asyncio.create_task(self._server.serve())
             while not self._server.started and not serving.done():  # noqa: ASYNC110  uvicorn has no event for it
                 await asyncio.sleep(0.01)

@@ -112,7 +112,7 @@ def test_two_processes_share_a_builder(make_settings: Callable[..., Settings], p
     with serving(make_settings()) as other, all_slots_taken(partner.api.settings):
         first = Reader(partner, DAY, DAY).wait_begun()
         second = Reader(Partner(other, partner.key), DAY, DAY).wait_begun()
-        wait_until("one builder", lambda: len(builders()) == 1)
+        wait_until("one builder", lambda: len(builders()) == 1, 60)
         time.sleep(0.5)
         assert len(builders()) == 1
     # The slots are free again, and the other api is gone: its reader is broken off, this one's goes on.

@@ -358,6 +358,7 @@ def outcome(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 @example(b'{"completion_rate":0,"completion_rate":NaN}')
 @example(b'{"x": "\\ud800", "x": 1}')
 @example(b'{"telemetry":null,"telemetry":NaN,"telemetry":""}')
+@example(b'{"telemetry":1E310}')
 def test_reads_what_the_slow_reference_reads(body: bytes) -> None:
     values, reply = outcome(body)
     expected = read_slowly(body)

@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from midstream.cli import cli
@@ -29,6 +30,7 @@ def run(home: Path) -> Iterator[Run]:
 
     def run_command(*arguments: str, stdin: bytes | str | None = None) -> Result:
         get_settings.cache_clear()
+        structlog.reset_defaults()  # a command is a process of its own, in which no log was set up
         return CliRunner().invoke(cli, arguments, input=stdin)
 
     yield run_command

@@ -256,17 +256,35 @@ class TestCheckAndMigrate:
             "settings": True,
             "schemas": True,
             "registry": True,
+            "registry.key": True,
             "kafka": False,
             "clickhouse": False,
+            "disk": True,
+            "packages": True,
         }
         assert "1 active" in found["registry"]["message"]
         assert "cannot be reached" in found["kafka"]["message"]
         assert "cannot be reached" in found["clickhouse"]["message"]
+        assert {found[name]["level"] for name in ("kafka", "clickhouse")} == {"fail"}
+        assert "MIDSTREAM_KAFKA" in found["kafka"]["change"]
+        assert "MIDSTREAM_CLICKHOUSE" in found["clickhouse"]["change"]
 
     def test_check_names_a_key_that_others_can_read(self, run: Run, home: Path) -> None:
         run("token", "create", "app")
         (home / "registry.key").chmod(0o644)
         assert "chmod 600" in run("check").stdout
+
+    def test_a_key_that_is_mounted_may_be_read_and_not_written(
+        self, run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = tmp_path / "mounted"
+        monkeypatch.setenv("MIDSTREAM_REGISTRY_KEY", str(key))
+        run("token", "create", "app")
+        assert not (home / "registry.key").exists()
+        key.chmod(0o444)
+        assert "nobody else may write it" in run("check").stdout
+        key.chmod(0o464)
+        assert f"chmod go-w {key}" in run("check").stdout
 
     def test_check_before_the_first_start_says_what_to_do(self, run: Run) -> None:
         assert "midstream migrate" in run("check").stdout

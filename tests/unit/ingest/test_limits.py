@@ -1,5 +1,6 @@
-from ingest import limits
-from ingest.limits import BytesInFlight, RateLimiter, RequestsInFlight
+from ingest.limits import BytesInFlight, RequestsInFlight
+from midstream import rate_limiter
+from midstream.rate_limiter import RateLimiter
 
 
 class Clock:
@@ -77,6 +78,6 @@ def test_no_limit_keeps_nothing() -> None:
 
 def test_buckets_are_bounded() -> None:
     limiter = RateLimiter(1.0, Clock())
-    for number in range(limits._MAX_BUCKETS + 50):
+    for number in range(rate_limiter._MAX_BUCKETS + 50):
         limiter.retry_after_s(str(number))
-    assert len(limiter._buckets) == limits._MAX_BUCKETS
+    assert len(limiter._buckets) == rate_limiter._MAX_BUCKETS

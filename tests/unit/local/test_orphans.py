@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.home import Home
-from deploy.local.orphans import RUN_HOME, end_orphans, end_processes, find_processes
+from deploy.local.orphans import RUN_HOME, end_orphans, end_processes, find_processes, run_environment
 from tests.support.waiting import wait_until
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -77,3 +77,20 @@ def test_an_ended_process_is_not_found_and_not_hit(tmp_path: Path, start: Start)
     wait_until("the process is a zombie", lambda: find_processes(Home(tmp_path)) == [])
     process.wait()
     end_processes([found], signal.SIGKILL, 1)
+
+
+def test_the_processes_of_a_pipeline_know_its_home_and_settings_from_files(tmp_path: Path) -> None:
+    for name, text in {"home": "elsewhere", "worker": "w-1", "port": "8700"}.items():
+        (tmp_path / name).write_text(text)
+    given = {
+        "PATH": os.environ["PATH"],
+        "MIDSTREAM_HOME_FILE": str(tmp_path / "home"),
+        "MIDSTREAM_WORKER_ID_FILE": str(tmp_path / "worker"),
+        "MIDSTREAM_PORT_FILE": str(tmp_path / "port"),
+    }
+    script = "from midstream.settings import load_settings as l; s = l(); print(s.home, s.worker_id, s.port)"
+    environment = run_environment(given, Home(tmp_path / "mine"))
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout.split(), done.stderr) == ([str(tmp_path / "mine"), "w-1", "8700"], "")

@@ -59,6 +59,7 @@ def test_a_java_that_is_no_good(tmp_path: Path, says: str, status: int, words: s
 
 def test_no_java_is_needed_with_a_kafka_of_ones_own(tmp_path: Path) -> None:
     assert prerequisites.find_problems({"PATH": str(tmp_path), "MIDSTREAM_KAFKA": "kafka:9092"}) == []
+    assert prerequisites.find_problems({"PATH": str(tmp_path), "MIDSTREAM_KAFKA_FILE": "/run/secrets/kafka"}) == []
 
 
 @pytest.mark.parametrize(("version", "expected"), [((3, 9), "3.9"), ((3, 10), "3.10")])

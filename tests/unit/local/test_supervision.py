@@ -154,6 +154,23 @@ def test_a_supervisor_that_cannot_start_says_why(home: Home, monkeypatch: pytest
         Supervision(home, [], run_environment(os.environ, home))
 
 
+def test_what_was_stopped_stays_stopped_until_it_is_started(home: Home, supervise: Supervise) -> None:
+    supervision = supervise(steady("one"))
+    supervision.start("one")
+    wait_until("it runs", lambda: started(home, "one"))
+    client = SupervisorClient(home.socket)
+    client.stop("one")
+    wait_until("it has stopped", lambda: client.processes()["one"].state == "STOPPED", 10)
+    client.stop("one")  # nothing happens
+    watch = Watch(supervision, lambda _: None, lambda _: None)
+    watch.look()
+    assert client.processes()["one"].pid == 0
+    client.start("one")
+    wait_until("it runs again", lambda: client.processes()["one"].pid > 0, 10)
+    with pytest.raises(LocalError, match="two cannot be stopped"):
+        client.stop("two")
+
+
 def test_no_supervisor_is_an_error_of_its_own(home: Home) -> None:
     with pytest.raises(SupervisorGoneError):
         SupervisorClient(home.socket).processes()

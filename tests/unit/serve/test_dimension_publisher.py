@@ -44,6 +44,7 @@ class FakeKafka:
         self.silent = False
         self.pending: list[asyncio.Future[None]] = []
         self.stopped = 0
+        self.announced: list[tuple[bytes, bytes]] = []
 
     def __call__(self, **config: Any) -> "FakeKafka":
         self.config = config
@@ -56,9 +57,23 @@ class FakeKafka:
     async def stop(self) -> None:
         self.stopped += 1
 
+    @property
+    def client(self) -> "FakeKafka":
+        return self
+
+    async def fetch_all_metadata(self) -> "FakeKafka":
+        return self
+
+    def topics(self) -> set[str]:
+        return {"dimensions", "schemas"}
+
     async def partitions_for(self, topic: str) -> set[int]:
-        assert topic == "dimensions"
-        return set(self.records)
+        assert topic in self.topics()
+        return set(self.records) if topic == "dimensions" else {0}
+
+    async def send_and_wait(self, topic: str, value: bytes, key: bytes) -> None:
+        assert topic == "schemas"
+        self.announced.append((key, value))
 
     def create_batch(self) -> FakeBatch:
         return FakeBatch()

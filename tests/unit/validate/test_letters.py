@@ -12,7 +12,7 @@ import pytest
 from midstream.codes import Reason
 from midstream.events.judge import Refused
 from midstream.receipt import Receipt, encode_receipt
-from midstream.records import _head_of, decode_record, encode_record
+from midstream.records import decode_record, encode_record, head_of
 from processors.store.verdicts import poison_record, reject_rows
 from processors.validate.seal import DeadBlock
 from processors.validate.split import read_receipt
@@ -51,7 +51,7 @@ def test_letters_from_before_stand_for_one() -> None:
     older = fastavro.parse_schema(json.loads((AVRO / "telemetry.dead.v1.avsc").read_text()))
     out = io.BytesIO()
     fastavro.schemaless_writer(out, older, {"letters": [letter]})
-    value = _head_of(older) + out.getvalue()
+    value = head_of(older) + out.getvalue()
     assert value[:10] != encode_record("telemetry.dead", {"letters": []})[:10]
     assert [row["events"] for row in reject_rows(value, T)] == [1]
 
