@@ -31,6 +31,15 @@ def find_fault(schema: EventSchema, event: dict[str, Any], *, is_large: bool) ->
     Raises:
         RecursionError: the event is nested deeper than its schema can be followed.
     """
+    if schema.fast is not None and schema.focused is not None and not is_large:
+        found = list(schema.fast.iter_errors(event))
+        if len(found) == 1 and found[0].kind.name == "required":
+            # The fault that clients make most. Its wording is known, and the reference would take ten times as long.
+            name = found[0].kind.as_dict()["property"]
+            return [*found[0].instance_path, name], f"{name!r} is a required property"
+        error = _best_error(schema.focused, mark(event, [one.instance_path for one in found]))
+        if error is not None:
+            return [*error.absolute_path, *_field(error)], error.message
     error, path = _find_error(schema, event, is_large=is_large)
     return None if error is None else ([*path, *_field(error)], error.message)
 
@@ -49,11 +58,6 @@ def _find_error(
             error = _best_error(schema.reference, _thin(event, place, 0))
             if error is not None:
                 return error, _path_before_thinning(error, place)
-    elif schema.fast is not None and schema.focused is not None:
-        places = [error.instance_path for error in schema.fast.iter_errors(event)]
-        error = _best_error(schema.focused, mark(event, places))
-        if error is not None:
-            return error, list(error.absolute_path)
     error = _best_error(schema.reference, event)
     return error, [] if error is None else list(error.absolute_path)
 

@@ -137,7 +137,6 @@ class Validator:
             taken += 1
             if round_.weight_bytes > _MAX_PART_BYTES:
                 break
-            await asyncio.sleep(0)
         self.tries.joint()
         sent += [await self._send(sealed) for sealed in round_.finish()]
         with self.tries.waiting():

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, cast
 
+import pyarrow as pa
+
 from midstream.codes import Reason
 from midstream.events.judge import Judge, Refused, poison
 from midstream.events.typed import ValidEvent
@@ -24,11 +26,12 @@ from processors.validate.split import (
     split_record,
 )
 
-_BREATHE_EVENTS = 250
+_GROUP_EVENTS = 256
+"""So many events, of one record or of many, are taken to columns at once: what there is of them meanwhile, in Python's
+objects, has to fit the cache of a core. Of a thousand each event costs a third more, and twice as much where others
+use the memory too."""
+_SPREAD_ROWS = 1_024
 _EVENT_WEIGHT_BYTES = 256
-_CHUNK_ROWS = 1_000
-"""As many rows are kept as Python objects: many live objects make every collection slower, so that each chunk becomes
-Arrow early."""
 
 
 class Trial(Protocol):
@@ -57,6 +60,42 @@ class Trial(Protocol):
         """0: the event may be worked on. 1: it is a dead letter. More: one of which nothing may be touched."""
 
 
+class _Group:
+    """Events that are judged together."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Receipt, int, int]] = []
+        """Of each batch that they are of: its receipt, the index of the first one in it, and how many follow."""
+        self.raws: list[bytes] = []
+        self.size = 0
+        """Bytes of their texts."""
+
+    def add(self, receipt: Receipt, start: int, raws: list[bytes], size: int) -> None:
+        self.parts.append((receipt, start, len(raws)))
+        self.raws += raws
+        self.size += size
+
+
+class _OpenRows:
+    """Rows of :data:`midstream.columns.VALID` that are in no block yet."""
+
+    def __init__(self) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self.rows = 0
+        self.raw_bytes = 0
+
+    def add(self, rows: pa.RecordBatch, raw_bytes: int) -> None:
+        self._batches.append(rows)
+        self.rows += rows.num_rows
+        self.raw_bytes += raw_bytes
+
+    def take(self) -> pa.RecordBatch:
+        """Return them all, in order; there are none then."""
+        rows = pa.concat_batches(self._batches)
+        self._batches, self.rows, self.raw_bytes = [], 0, 0
+        return rows
+
+
 class Round:
     """Splits, judges and seals. Blocks that fill on the way come out of :meth:`add`, the rest out of :meth:`finish`."""
 
@@ -65,8 +104,9 @@ class Round:
         self._max_inflated_bytes = settings.max_inflated_bytes
         self._max_events = settings.max_batch_events
         self._window = LateWindow(settings.late_after_days, settings.early_after_days)
-        self._rows = Rows(self._window)
-        self._chunk_bytes = settings.seal_bytes
+        self._group = _Group()
+        self._group_bytes = settings.seal_bytes
+        self._open_rows = _OpenRows()
         self._partitions = valid_partitions
         self._blocks = [
             ValidBlock(n, valid_partitions, settings.seal_rows, settings.seal_bytes) for n in range(valid_partitions)
@@ -106,42 +146,57 @@ class Round:
         if whole is not None:
             yield from self._bury(whole, record.value, receipt, -1)
             return
-        for start in range(0, len(batch.events), _BREATHE_EVENTS):
-            if start:
+        start = 0
+        while start < len(batch.events):
+            group = self._group
+            raws = [bytes(element) for element in batch.events[start : start + _GROUP_EVENTS - len(group.raws)]]
+            size = sum(map(len, raws))
+            self._weight_bytes += size + len(raws) * _EVENT_WEIGHT_BYTES
+            group.add(receipt, start, raws, size)
+            start += len(raws)
+            if len(group.raws) == _GROUP_EVENTS or group.size >= self._group_bytes or trial is not None:
+                yield from self._take_group(trial)
                 yield None
-            raws = [bytes(element) for element in batch.events[start : start + _BREATHE_EVENTS]]
-            self._weight_bytes += sum(map(len, raws)) + len(raws) * _EVENT_WEIGHT_BYTES
-            if trial is None:
-                verdicts = self._judge.judge_many(raws)
-            else:
-                verdicts = [self._judge_on_trial(raw, receipt, start + at, trial) for at, raw in enumerate(raws)]
-            yield from self._take(verdicts, raws, receipt, start)
         if trial is not None:
             trial.at(-1)
 
-    def _take(
-        self, verdicts: list[ValidEvent | Refused], raws: list[bytes], receipt: Receipt, start: int
-    ) -> Iterator[Sealed]:
-        indexes: Sequence[int] = range(start, start + len(raws))
-        refused = [at for at, verdict in enumerate(verdicts) if verdict.__class__ is Refused]
-        for at in refused:
-            yield from self._bury(cast("Refused", verdicts[at]), raws[at], receipt, start + at)
-        if refused:
-            kept = [at for at, verdict in enumerate(verdicts) if verdict.__class__ is not Refused]
-            indexes = [start + at for at in kept]
-            verdicts = [verdicts[at] for at in kept]
-            raws = [raws[at] for at in kept]
-        self._valid += len(raws)
-        self._rows.add(receipt, indexes, cast("list[ValidEvent]", verdicts), raws)
-        if len(self._rows) >= _CHUNK_ROWS or self._rows.raw_bytes >= self._chunk_bytes:
+    def _take_group(self, trial: Trial | None = None) -> Iterator[Sealed]:
+        """Judge the events of the group and take the valid ones to columns; it is empty then."""
+        group, self._group = self._group, _Group()
+        if not group.raws:
+            return
+        if trial is None:
+            verdicts = self._judge.judge_many(group.raws)
+        else:
+            ((receipt, start, _),) = group.parts
+            verdicts = [self._judge_on_trial(raw, receipt, start + at, trial) for at, raw in enumerate(group.raws)]
+        rows = Rows(self._window)
+        is_mixed = Refused in {verdict.__class__ for verdict in verdicts}
+        begin = 0
+        for receipt, start, count in group.parts:
+            events, raws = verdicts[begin : begin + count], group.raws[begin : begin + count]
+            indexes: Sequence[int] = range(start, start + count)
+            begin += count
+            if is_mixed:
+                indexes = []
+                for index, (verdict, raw) in enumerate(zip(events, raws, strict=True), start):
+                    if isinstance(verdict, Refused):
+                        yield from self._bury(verdict, raw, receipt, index)
+                    else:
+                        indexes.append(index)
+                events = [events[index - start] for index in indexes]
+                raws = [raws[index - start] for index in indexes]
+            rows.add(receipt, indexes, cast("list[ValidEvent]", events), raws)
+        self._valid += len(rows)
+        if len(rows):
+            self._open_rows.add(rows.to_arrow(), rows.raw_bytes)
+        if self._open_rows.rows >= _SPREAD_ROWS or self._open_rows.raw_bytes >= self._group_bytes:
             yield from self._spread()
 
     def _spread(self) -> Iterator[Sealed]:
-        """Turn the rows in the making into columns, in the blocks of their partitions."""
-        if len(self._rows):
-            rows = self._rows.to_arrow()
-            self._rows.clear()
-            for partition, some in spread(rows, self._partitions):
+        """Hand the open rows to the blocks of their partitions."""
+        if self._open_rows.rows:
+            for partition, some in spread(self._open_rows.take(), self._partitions):
                 yield from self._blocks[partition].add(some)
 
     def _judge_on_trial(self, raw: bytes, receipt: Receipt, index: int, trial: Trial) -> ValidEvent | Refused:
@@ -170,6 +225,7 @@ class Round:
 
     def finish(self) -> Iterator[Sealed]:
         """Seal and yield what is still open, and count the round."""
+        yield from self._take_group()
         yield from self._spread()
         for block in self._blocks:
             yield from block.seal()

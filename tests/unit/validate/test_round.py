@@ -17,7 +17,7 @@ from midstream.records import decode_record
 from midstream.settings import Settings
 from processors.attempts import Attempts
 from processors.store.block import read_block
-from processors.store.receipts import batch_rows
+from processors.store.receipts import batch_rows, read_receipts
 from processors.store.verdicts import reject_rows
 from processors.validate.round import Round
 from processors.validate.seal import Sealed
@@ -287,7 +287,7 @@ def test_a_whole_foreign_record_stands_for_as_many_events_as_its_receipt_says(
     assert (dead["code"], dead["events"], dead["event_index"], dead["raw"]) == ("POISON", events, -1, value)
     tries = Attempts.in_memory().lane(topics.RAW.name)
     kafka: Any = ConsumerRecord(topics.RAW.name, 0, 0, RECEIVED_AT_MS + 5, 0, None, value, None, 0, len(value), [])
-    ((row),) = batch_rows([kafka], 10_000, 100, tries)
+    ((row),) = batch_rows(read_receipts([kafka], 10_000, 100, tries)).to_pylist()
     assert row["batch_id"] == dead["batch_id"]
     if not is_unreadable:
         assert row["events"] == dead["events"]
