@@ -7,7 +7,6 @@ again. (An agent that Faust restarts keeps its stream, and the failed offsets st
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import sys
@@ -20,7 +19,6 @@ import uvloop
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from midstream import topics
 from midstream.kafka.access import require_access_at_start, watch_access
 from midstream.kafka.connection import connection, server_addresses
 from midstream.kafka.schemas import look_up_in
@@ -30,7 +28,7 @@ from midstream.probes import Heartbeat, serve_probes
 from midstream.settings import Settings, SettingsError, get_settings
 from midstream.without_pandas import do_without_pandas
 from processors.lease import Lease
-from processors.memory import give_back_what_is_freed
+from processors.memory import give_back_what_is_freed, leave_out_what_is_imported
 from processors.reachable import clickhouse_addresses, wait_until_reachable
 from processors.stepped import after_first_step
 from processors.stray import unless_cancelled
@@ -41,9 +39,10 @@ EXIT_CRASH = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIG = 78  # EX_CONFIG
 
 
+_FETCH_MAX_BYTES = 8 * 1024 * 1024
+"""Of all partitions. The first record comes whole, however large; some such answers are held at once."""
+_FETCH_PARTITION_BYTES = 2 * 1024 * 1024
 _FETCH_MAX_WAIT_MS = 100
-_FETCH_MIN_BYTES = 256 * 1024
-"""Of small records. The broker waits for so many, for :data:`_FETCH_MAX_WAIT_MS` at the most."""
 
 METADATA_MAX_AGE_MS = 10_000
 """New partitions are read within this time; the default is five minutes."""
@@ -55,8 +54,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         # Faust fixes 1,500 ms. aiokafka has one fetch under way a broker: a record of a partition that was not in the
         # last fetch (its buffer was not empty yet) waits until that fetch returns, however soon it came.
         consumer._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS
-        if cast("WorkerApp", transport.app).has_small_records:
-            consumer._fetch_min_bytes = _FETCH_MIN_BYTES
+        consumer._fetch_min_bytes = cast("WorkerApp", transport.app).fetch_min_bytes
+        consumer._fetch_max_bytes = _FETCH_MAX_BYTES
         return consumer
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
@@ -95,7 +94,7 @@ class _Consumer(driver.Consumer):
         there is room in the agent's buffer and nothing to wait for: so the first step is made here, and what is left of
         it, if anything, waits as before.
         """
-        if not cast("WorkerApp", self.app).has_small_records or len(coros) != 2 or not asyncio.iscoroutine(coros[0]):
+        if len(coros) != 2 or not asyncio.iscoroutine(coros[0]):
             return await super().wait_first(*coros, timeout=timeout)
         hand_over, suspended = coros
         try:
@@ -121,9 +120,9 @@ class WorkerApp(faust.App):
     """What has to be waited for before the worker joins its group; its metrics can be read meanwhile."""
 
     stage: str
-    has_small_records = False
-    """Whether what each record costs is what counts: then more of them come at once, and they are handed over without a
-    task for each. The buffer has to be larger than what is fetched; where it is full, Faust pauses the partition."""
+    fetch_min_bytes = 1
+    """The broker waits until it has so many for a fetch, 100 ms at the most. The agent's buffer should take what is
+    fetched: where it is full, Faust pauses the partition."""
 
     heartbeat: Heartbeat
 
@@ -188,7 +187,7 @@ def make_app(settings: Settings, stage: str, group: str, max_records: int, buffe
         broker_heartbeat_interval=settings.kafka_session_timeout_ms / 4000,
         # A named worker that comes back within the session timeout gets its partitions without a rebalance.
         consumer_group_instance_id=f"{group}-{instance}" if instance else None,
-        consumer_max_fetch_size=topics.MAX_MESSAGE_BYTES + 2 * topics.OVERHEAD_BYTES,
+        consumer_max_fetch_size=_FETCH_PARTITION_BYTES,
         consumer_auto_offset_reset="earliest",
         logging_config=None,
         loghandlers=[],
@@ -291,10 +290,6 @@ def run_worker(
         app.before_start()
     except Exception as error:  # noqa: BLE001 - a worker's top: log, count, exit
         crash(stage, error)
-    # Events are trees without cycles, freed by counting references. What the collector would walk through again and
-    # again is what has been imported; so that is left out, and young objects are looked at rarely.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
+    leave_out_what_is_imported()
     worker = faust.Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None, debug=False)
     worker.execute_from_commandline()

@@ -21,6 +21,7 @@ from processors.worker import WorkerApp, make_app, or_crash, tell_of_crash
 _MAX_RECORDS = 2_000
 _BUFFER_RECORDS = 500
 _MAX_TAKEN_BYTES = 16 * 1024 * 1024
+_FETCH_MIN_BYTES = 256 * 1024  # records are small: what each of them costs is what counts
 _TAKE_S = 0.5
 """How long a report waits for others: an insert has a fixed cost of milliseconds in ClickHouse."""
 
@@ -33,7 +34,7 @@ def make_devices_app(settings: Settings) -> WorkerApp:
         ClickHouseError: ClickHouse is away.
     """
     app = make_app(settings, "devices", topics.GROUP_DEVICES, _MAX_RECORDS, _BUFFER_RECORDS)
-    app.has_small_records = True
+    app.fetch_min_bytes = _FETCH_MIN_BYTES
     attempts = Attempts.open(settings, topics.GROUP_DEVICES)
     tell_of_crash(attempts.close)
     clickhouse = WatchedClickHouse(open_client(settings), attempts)

@@ -13,14 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 
 THREADS_THAT_COME_AND_GO = """
-import sys, threading
+import sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np, psutil, pyarrow as pa
 from processors.memory import give_back_what_is_freed
 
 if sys.argv[1] == "told":
     assert give_back_what_is_freed()
-    assert pa.default_memory_pool().backend_name == "system"
+    assert pa.default_memory_pool().backend_name == "jemalloc"
 rows = pa.array(["x" * 700] * 10_000)
 order = pa.array(np.arange(10_000)[::-1].copy())
 together = threading.Barrier(6)
@@ -34,6 +34,7 @@ with ThreadPoolExecutor(6) as threads:
     before = psutil.Process().memory_info().rss
     for _ in range(12):
         list(threads.map(work, range(6)))
+    time.sleep(8)
     print(psutil.Process().memory_info().rss - before)
 """
 
