@@ -11,11 +11,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 import urllib3
+from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError as DriverError
 
@@ -54,6 +56,7 @@ _FAULT_CODES = {
     497: Fault.NOT_ALLOWED,  # ACCESS_DENIED
     516: Fault.LOGIN_REFUSED,  # AUTHENTICATION_FAILED
 }
+_MAX_STATEMENTS = 64
 _DROPPED_INSERTS = (
     "SELECT sum(value), toInt64(toUnixTimestamp(now())) - toInt64(uptime()) FROM system.events "
     "WHERE event = 'DuplicatedInsertedBlocks'"
@@ -137,6 +140,11 @@ def _own_error(error: Exception, code: int | None) -> ClickHouseError:
     return ClickHouseError(f"no answer from ClickHouse: {error}", None, Fault.UNREACHABLE)
 
 
+@lru_cache(maxsize=_MAX_STATEMENTS)
+def _insert_statement(table: str, columns: tuple[str, ...]) -> bytes:
+    return f"INSERT INTO {table} ({', '.join(map(quote_identifier, columns))}) FORMAT ArrowStream\n".encode()
+
+
 class ClickHouse:
     """A connection pool to one database. Threads may share it; every wait is bounded by ``clickhouse_timeout_ms``."""
 
@@ -202,7 +210,7 @@ class ClickHouse:
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes,
+        body: bytes | memoryview,
         token: str,
         *,
         tries: int,
@@ -228,15 +236,20 @@ class ClickHouse:
             "insert_deduplication_token": token or uuid.uuid4().hex,
             "async_insert": 0,  # the default since ClickHouse 26.2 is 1, which would re-batch the block
             "max_insert_threads": 1,
+            "max_threads": 1,  # one block: another thread takes no work off, and is handed each step of it
             "input_format_parallel_parsing": 0,
             **self._insert_settings,
         }
+        # In pieces. The driver would put bytes behind its statement, which copies them, and send them again by itself;
+        # of what is no bytes it would make the statement a part of the URL, which urllib3 reads letter by letter.
+        pieces = [_insert_statement(table, tuple(columns)), memoryview(body)]
+        size = {"Content-Length": str(sum(len(piece) for piece in pieces))}
         delay_s = 0.1
         for attempt in range(tries):
             before_try(attempt)
             try:
                 with _own_errors():
-                    self._client.raw_insert(table, columns, body, settings=settings, fmt="ArrowStream")
+                    self._client.raw_insert(None, None, pieces, settings, transport_settings=size)  # type: ignore[arg-type]
                 return
             except ClickHouseError as error:
                 if error.by_data or attempt == tries - 1:

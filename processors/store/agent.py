@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
@@ -27,10 +28,10 @@ from processors.store.block_log import BlockLog
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
-from processors.store.dimensions import DIMENSION_TABLE, DIMENSIONS, dimension_rows, load_erased
+from processors.store.dimensions import DIMENSION_TABLE, decode_rows, dimension_rows, load_erased
 from processors.store.erased import ErasedUsers
 from processors.store.listener import listen
-from processors.store.receipts import BATCH_TABLE, BATCHES, batch_rows
+from processors.store.receipts import BATCH_TABLE, batch_rows, read_receipts
 from processors.store.route import check_routes
 from processors.store.sink import TableSink
 from processors.store.storer import Storer, StoreRecord
@@ -41,11 +42,12 @@ from processors.worker import WorkerApp, make_app, or_crash, tell_of_crash
 log = get_logger(__name__)
 
 _MAX_BLOCKS = 8
-_BUFFER_BLOCKS = 4
-_MAX_TAKEN_BYTES = 32 * 1024 * 1024
+_BUFFER_BLOCKS = 2
+_MAX_TAKEN_BYTES = 8 * 1024 * 1024
 _TAKE_S = 0.1
 _TAKE_DEAD_S = 0.5
 _RECEIPTS_INTERVAL_S = 1.0
+_RECEIPTS_FETCH_MIN_BYTES = 256 * 1024
 _DIMENSIONS_INTERVAL_S = 0.5
 
 
@@ -88,6 +90,10 @@ class ConsumerAssignment:
     def of(self) -> int:
         """Return how many partitions there are."""
         return self._app.consumer.topic_partitions(topics.VALID.name) or 1
+
+
+# Of its own: each thread has its own freed buffers, and a block should find those of the block before it.
+_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
 
 class Worker:
@@ -170,7 +176,8 @@ class Worker:
                     self._cache.saw_end(partition, end)
             if own:
                 with BLOCK_SECONDS.time():
-                    await asyncio.to_thread(self.storer.store_valid, _records(own), self._cache)
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(_thread, self.storer.store_valid, _records(own), self._cache)
             for event in own:
                 event.ack()
 
@@ -261,14 +268,15 @@ def make_store_app(settings: Settings) -> WorkerApp:
             topic=topics.RAW.name,
             group=topics.GROUP_RECEIPTS,
             table=BATCH_TABLE,
-            schema=BATCHES,
-            to_rows=partial(
-                batch_rows,
+            read=partial(
+                read_receipts,
                 max_inflated_bytes=settings.max_inflated_bytes,
                 max_events=settings.max_batch_events,
                 tries=worker.receipt_tries,
             ),
+            to_rows=batch_rows,
             interval_s=_RECEIPTS_INTERVAL_S,
+            fetch_min_bytes=_RECEIPTS_FETCH_MIN_BYTES,
         )
         await or_crash("store", sink.run(), worker.receipt_tries.failed)
 
@@ -281,7 +289,7 @@ def make_store_app(settings: Settings) -> WorkerApp:
             topic=topics.DIMENSIONS.name,
             group=topics.GROUP_DIMENSIONS,
             table=DIMENSION_TABLE,
-            schema=DIMENSIONS,
+            read=decode_rows,
             to_rows=partial(dimension_rows, erased=worker.erased),
             interval_s=_DIMENSIONS_INTERVAL_S,
         )

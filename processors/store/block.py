@@ -10,6 +10,9 @@ from midstream.columns import VALID
 from midstream.records import RecordError, decode_record
 from processors.store.dedupe.history import Hashes
 
+# By who reads: what other threads inflate lies in memory of theirs, which they keep for the next block.
+_IPC = pa.ipc.IpcReadOptions(use_threads=False)
+
 
 def read_block(value: bytes) -> tuple[pa.RecordBatch, int]:
     """Return the rows of a block, and over how many partitions mids were spread.
@@ -24,7 +27,7 @@ def read_block(value: bytes) -> tuple[pa.RecordBatch, int]:
     """
     record = decode_record(topics.VALID.name, value)
     try:
-        with pa.ipc.open_stream(record["arrow"]) as reader:
+        with pa.ipc.open_stream(record["arrow"], options=_IPC) as reader:
             table = reader.read_all()
         table.validate()
         batches = _in_order(table).combine_chunks().to_batches()

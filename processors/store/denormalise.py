@@ -56,6 +56,8 @@ class _Named:
 def denormalise(rows: pa.RecordBatch, lookup: Lookup) -> list[pa.Array]:
     """Return the columns :data:`COLUMNS` for these rows, of which :data:`DENORMALISED_FROM` are read.
 
+    Copies are dictionaries (in which a text may stand twice): whoever takes rows of them copies no texts.
+
     The location is the user's, else the device's. Where all copies together take too much memory, those of the objects
     that take most are left out, as if these were missing: another form of a block's insert would be another insert.
     """
@@ -67,7 +69,7 @@ def denormalise(rows: pa.RecordBatch, lookup: Lookup) -> list[pa.Array]:
     copies: list[pa.Array] = []
     flags = np.zeros(rows.num_rows, np.int32)
     for one, entries, attributes in zip(named, objects, texts, strict=True):
-        copies.append(pa.array(attributes, pa.string()).take(one.indices))
+        copies.append(_coded(one.indices, attributes))
         flags = flags * len(_STATES) + _states(entries, attributes)[one.codes]
     return [
         *copies,
@@ -136,7 +138,11 @@ def _locations(named: Sequence[_Named], objects: Sequence[list[Entry]]) -> pa.Ar
     user_has = np.array(list(map(bool, places)), np.bool_)
     places += [entry.location for entry in devices]
     chosen = np.where(user_has[user.codes], user.codes, device.codes + len(users))
-    return pa.array(places, pa.string()).take(pa.array(chosen))
+    return _coded(pa.array(chosen), places)
+
+
+def _coded(indices: pa.Array, texts: Sequence[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string()))
 
 
 def _flag_texts(flags: npt.NDArray[np.int32]) -> pa.Array:
@@ -144,7 +150,7 @@ def _flag_texts(flags: npt.NDArray[np.int32]) -> pa.Array:
     present = np.flatnonzero(np.bincount(flags, minlength=_COMBINATIONS))
     places = np.zeros(_COMBINATIONS, np.int32)
     places[present] = np.arange(len(present))
-    return pa.array([_flag_text(one) for one in present.tolist()], pa.string()).take(pa.array(places[flags]))
+    return _coded(pa.array(places[flags]), [_flag_text(one) for one in present.tolist()])
 
 
 @cache  # of _COMBINATIONS at most

@@ -106,6 +106,8 @@ class DimensionCache:
         missing: dict[str, dict[str, None]] = {}
         incomplete: list[int] = []
         with self._lock:
+            # While half of the room is free nothing has to go: which was used last need not be known.
+            is_crowded = 2 * self._entries > self._max_entries or 2 * self._bytes.total() > self._max_bytes
             for at, (type_, ids) in enumerate(wanted):
                 held = self._held[type_]
                 entries = list(map(held.get, ids))
@@ -116,7 +118,8 @@ class DimensionCache:
                     hits = [id_ for id_, entry in zip(ids, entries, strict=True) if entry and entry.expires_at > now]
                     self._ask(type_, ids, entries, unknown, missing.setdefault(type_, {}))
                     incomplete.append(at)
-                deque(map(held.move_to_end, hits), maxlen=0)
+                if is_crowded:
+                    deque(map(held.move_to_end, hits), maxlen=0)
                 if hits:
                     DIMENSION_LOOKUPS.labels(type_, "hit").inc(len(hits))
         if any(missing.values()):

@@ -51,29 +51,25 @@ def decode_rows(records: Sequence[ConsumerRecord[Any, Any]]) -> list[Dimension]:
 
 
 def dimension_rows(
-    records: Sequence[ConsumerRecord[Any, Any]], erased: ErasedUsers, clock_ms: Callable[[], int] = now_ms
-) -> list[dict[str, Any]]:
-    """Return a row of ``dimensions`` for each record, for :class:`processors.store.sink.TableSink`.
+    rows: Sequence[Dimension], erased: ErasedUsers, clock_ms: Callable[[], int] = now_ms
+) -> pa.RecordBatch:
+    """Return a row of :data:`DIMENSIONS` for each, for :class:`processors.store.sink.TableSink`.
 
     Rows of erased users are left out: Kafka holds them until it compacts the topic, and who reads it from the beginning
     must not bring them back.
     """
-    stored_at_ms = clock_ms()
-    rows = decode_rows(records)
     gone = erased.find(row.id for row in rows if row.type == DimensionType.USER)
-    return [
-        {
-            "type": row.type.value,
-            "id": row.id,
-            "attributes": row.attributes,
-            "version": row.version,
-            "deleted": row.deleted,
-            "updated_at": row.updated_at_ms,
-            "stored_at": stored_at_ms,
-        }
-        for row in rows
-        if not (row.type == DimensionType.USER and row.id in gone)
-    ]
+    rows = [row for row in rows if not (row.type == DimensionType.USER and row.id in gone)]
+    columns: dict[str, list[Any]] = {
+        "type": [row.type.value for row in rows],
+        "id": [row.id for row in rows],
+        "attributes": [row.attributes for row in rows],
+        "version": [row.version for row in rows],
+        "deleted": [row.deleted for row in rows],
+        "updated_at": [row.updated_at_ms for row in rows],
+        "stored_at": [clock_ms()] * len(rows),
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=DIMENSIONS)
 
 
 def load_erased(clickhouse: ClickHouse, erased: ErasedUsers) -> None:

@@ -26,13 +26,17 @@ class InsertUnit:
     depth: int = 0
     """How often it has been split."""
 
-    def body(self) -> bytes:
+    def body(self) -> memoryview:
         """Return the rows as an Arrow IPC stream."""
-        sink = pa.BufferOutputStream()
+        size = pa.MockOutputStream()  # counts only: a stream that grows is copied each time that it does
+        self._write(size)
+        body = pa.allocate_buffer(size.size())
+        self._write(pa.FixedSizeBufferWriter(body))
+        return memoryview(body)
+
+    def _write(self, sink: pa.NativeFile) -> None:
         with pa.ipc.new_stream(sink, self.rows.schema, options=_IPC) as writer:
             writer.write_batch(self.rows)
-        body: bytes = sink.getvalue().to_pybytes()
-        return body
 
     def halves(self) -> list[InsertUnit]:
         """Split, for finding the row that ClickHouse refuses: into two, or one where all rows lie on one side.
@@ -57,7 +61,7 @@ class InsertUnit:
         ]
 
 
-def make_token(table: str, *values: bytes) -> str:
+def make_token(table: str, *values: bytes | memoryview) -> str:
     """Return the deduplication token of a table's rows made from these Kafka values.
 
     From the value, never from an offset: offsets repeat when a topic is made anew.
@@ -97,7 +101,7 @@ def event_units(
         block: its rows.
         new: indices of those that are new; None: all are.
         extra_names: names of the columns that ``store`` adds.
-        extra: these columns, of the new rows.
+        extra: these columns, of the new rows; where they are dictionaries, units have the values themselves.
         value: the Kafka value that the block came in.
     """
     names = [*block.schema.names, *extra_names]
@@ -110,6 +114,7 @@ def event_units(
             places = indices if new is None else new[indices]
             added = [column.take(pa.array(indices)) for column in extra]
         rows = block if places is None else block.take(pa.array(places))
-        wide = pa.RecordBatch.from_arrays([*rows.columns, *added], names=names)
+        plain = [column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column for column in added]
+        wide = pa.RecordBatch.from_arrays([*rows.columns, *plain], names=names)
         units.append(InsertUnit(table, wide, make_token(table, value)))
     return units

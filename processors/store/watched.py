@@ -25,7 +25,7 @@ class WatchedClickHouse(ClickHouse):
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes,
+        body: bytes | memoryview,
         token: str,
         *,
         tries: int,

@@ -35,7 +35,7 @@ _INTERVAL_S = 1.0
 _IDLE_INTERVAL_S = 10.0
 _ACTIVE_S = 8.0  # after the last change: until the marks of that time have come, and been published
 _RECONCILE_S = 10.0
-_RECONCILE_SHARE = 20  # looking takes a twentieth of the time at the most
+_RECONCILE_SHARE = 40  # looking takes a fortieth of the time at the most
 _RECHECK_S = 600.0
 _DAY_S = 24 * 3600
 

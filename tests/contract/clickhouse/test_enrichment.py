@@ -20,11 +20,10 @@ from processors.lease import Lease
 from processors.store.dedupe.cache import DedupeCache
 from processors.store.dedupe.stored import StoredMids
 from processors.store.dimension_cache import DimensionCache
-from processors.store.dimensions import DIMENSION_TABLE, DIMENSIONS, dimension_rows, load_erased
+from processors.store.dimensions import DIMENSION_TABLE, DIMENSIONS, decode_rows, dimension_rows, load_erased
 from processors.store.erased import ErasedUsers
 from processors.store.storer import Storer, StoreRecord
 from processors.store.units import InsertUnit
-from processors.store.verdicts import to_arrow
 from tests.unit.store.rows import RECEIVED_AT_MS, event, sealed
 
 KEY = ErasedKey(b"k" * 32)
@@ -44,7 +43,7 @@ COURSE = {
 def sink(clickhouse: ClickHouse, *rows: Dimension, stored_at_ms: int = RECEIVED_AT_MS) -> None:
     """Store rows as the sink does it from the topic's records."""
     records: list[Any] = [SimpleNamespace(value=encode_dimension(row)) for row in rows]
-    unit = InsertUnit(DIMENSION_TABLE, to_arrow(dimension_rows(records, NOBODY, lambda: stored_at_ms), DIMENSIONS), "")
+    unit = InsertUnit(DIMENSION_TABLE, dimension_rows(decode_rows(records), NOBODY, lambda: stored_at_ms), "")
     clickhouse.insert_stream(
         unit.table, DIMENSIONS.names, unit.body(), unit.token, tries=1, before_try=lambda tries: None
     )

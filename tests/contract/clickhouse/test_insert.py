@@ -136,9 +136,10 @@ def test_an_insert_that_was_tried_twice_is_looked_for(clickhouse: ClickHouse) ->
     raw_insert = client.raw_insert
     failed = []
 
-    def fail_after_the_token(table: str, *args: object, **kwargs: object) -> None:
-        raw_insert(table, *args, **kwargs)
+    def fail_after_the_token(_: None, columns: None, pieces: list[bytes], *args: object, **kwargs: object) -> None:
+        raw_insert(None, columns, pieces, *args, **kwargs)
         if not failed:
+            table = pieces[0].split()[2].decode()
             failed.append(table)
             clickhouse.command(f"ALTER TABLE {table} DELETE WHERE mid = 'a' SETTINGS mutations_sync = 1")
             raise OSError("connection reset")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
@@ -132,9 +133,21 @@ class FakeConnection:
             self.hold()
 
     def raw_insert(
-        self, table: str, columns: Sequence[str], body: bytes, *, settings: dict[str, Any], fmt: str
+        self,
+        table: None,
+        columns: None,
+        pieces: Sequence[bytes | memoryview],
+        settings: dict[str, Any],
+        *,
+        transport_settings: dict[str, str],
     ) -> None:
-        assert fmt == "ArrowStream"
+        statement, body = map(bytes, pieces)
+        into = re.fullmatch(rb"INSERT INTO (\w+) \((.*)\) FORMAT ArrowStream\n", statement)
+        assert into is not None
+        assert transport_settings == {"Content-Length": str(len(statement) + len(body))}
+        self._insert(into[1].decode(), [name.strip("`") for name in into[2].decode().split(", ")], body, settings)
+
+    def _insert(self, table: str, columns: Sequence[str], body: bytes, settings: dict[str, Any]) -> None:
         outcome = self.plan.popleft() if self.plan else Outcome.OK
         if outcome is Outcome.AWAY:
             raise ConnectionRefusedError("away")

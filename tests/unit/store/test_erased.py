@@ -13,7 +13,7 @@ from processors.store import erased as module
 from processors.store.block import read_block
 from processors.store.denormalise import denormalise
 from processors.store.dimension_cache import Entry
-from processors.store.dimensions import dimension_rows
+from processors.store.dimensions import decode_rows, dimension_rows
 from processors.store.erased import ErasedError, ErasedUsers, replace_erased, replace_in_reject
 from tests.unit.store.rows import event, sealed
 
@@ -40,7 +40,7 @@ def test_rows_of_erased_users_do_not_come_back_from_kafka() -> None:
     rows = [Dimension(type_, id_, "{}", 1, False, 1) for type_ in DimensionType for id_ in ("ann", "bob")]
     records: list[Any] = [SimpleNamespace(value=encode_dimension(row)) for row in rows]
     records.append(SimpleNamespace(value=None))
-    found = dimension_rows(records, users, lambda: 7)
+    found = dimension_rows(decode_rows(records), users, lambda: 7).to_pylist()
     assert [(row["type"], row["id"]) for row in found] == [
         (row.type, row.id) for row in rows if (row.type, row.id) != ("user", "ann")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,13 +52,14 @@ class FakeConsumer:
 
 class FakeClickHouse:
     def __init__(self) -> None:
-        self.inserts = 0
+        self.rows: list[list[int]] = []
 
-    def insert_stream(self, *_: Any, **__: Any) -> None:
-        self.inserts += 1
+    def insert_stream(self, table: str, columns: Sequence[str], body: memoryview, *_: Any, **__: Any) -> None:
+        with pa.ipc.open_stream(body) as reader:
+            self.rows.append(reader.read_all().column("offset").to_pylist())
 
 
-def make_sink(clickhouse: FakeClickHouse) -> TableSink:
+def make_sink(clickhouse: FakeClickHouse, interval_s: float = 0.0) -> TableSink[int]:
     return TableSink(
         Settings(),
         clickhouse,  # type: ignore[arg-type]
@@ -65,9 +67,9 @@ def make_sink(clickhouse: FakeClickHouse) -> TableSink:
         topic="t",
         group="g",
         table="batch_rows",
-        schema=pa.schema([("offset", pa.int64())]),
-        to_rows=lambda records: [{"offset": record.offset} for record in records],
-        interval_s=0.0,
+        read=lambda records: [record.offset for record in records],
+        to_rows=lambda offsets: pa.record_batch({"offset": pa.array(offsets, pa.int64())}),
+        interval_s=interval_s,
     )
 
 
@@ -79,7 +81,7 @@ async def test_a_rebalance_between_insert_and_commit_ends_nothing(
     monkeypatch.setattr(module, "AIOKafkaConsumer", consumer)
     with pytest.raises(asyncio.CancelledError):
         await make_sink(clickhouse).run()
-    assert clickhouse.inserts == 3
+    assert clickhouse.rows == [[0], [1], [2]]
     assert consumer.committed == [2, 3]
     assert consumer.is_stopped
 
@@ -91,3 +93,14 @@ async def test_another_error_of_the_commit_ends_the_worker(monkeypatch: pytest.M
         await make_sink(clickhouse).run()
     assert consumer.committed == []
     assert consumer.is_stopped
+
+
+async def test_records_gather_until_it_is_time_and_are_committed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, clickhouse = FakeConsumer([], records=6), FakeClickHouse()
+    monkeypatch.setattr(module, "AIOKafkaConsumer", consumer)
+    monkeypatch.setattr(module, "_MAX_ROWS", 3)
+    with pytest.raises(asyncio.CancelledError):
+        await make_sink(clickhouse, interval_s=60.0).run()
+    # The first comes at once; then it is as many as may gather, long before the interval is over.
+    assert clickhouse.rows == [[0], [1, 2, 3]]
+    assert consumer.committed == [1, 4]

@@ -26,7 +26,10 @@ def test_only_the_new_rows_are_taken_each_with_what_was_added_to_it() -> None:
     rows = read_block(value)[0]
     for new in ([1, 2, 4], [0, 2], [3], []):
         flags = pa.array([f"of m{n}" for n in new], pa.string())
-        units = event_units(rows, np.array(new, dtype=np.int64), ["flags"], [flags], value)
+        coded = flags.dictionary_encode()
+        units = event_units(rows, np.array(new, dtype=np.int64), ["flags", "coded"], [flags, coded], value)
+        for unit in units:
+            assert unit.rows.column("coded").equals(unit.rows.column("flags"))
         found = [pair for unit in units for pair in zip(*unit.rows.select(["mid", "flags"]).columns, strict=True)]
         assert sorted((mid.as_py(), flag.as_py()) for mid, flag in found) == [(f"m{n}", f"of m{n}") for n in new]
         assert {unit.table for unit in units} == {route(eids[n]) for n in new}
