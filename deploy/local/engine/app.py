@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,7 +15,7 @@ from deploy.local.engine.database import Database, Task
 from deploy.local.engine.errors import NOT_IMPLEMENTED, ClientGoneError, QueryError, from_host, refused
 from deploy.local.engine.pipe import Pipe
 from deploy.local.engine.request import Query, check_source, read_query
-from deploy.local.engine.statement import Kind
+from deploy.local.engine.statement import Kind, insert_text_bytes
 from deploy.local.engine.upload import Upload, receive_body
 from midstream.logs import get_logger
 
@@ -53,7 +54,7 @@ class EngineApp:
             query_id = query.query_id or str(uuid.uuid4())
             answer = Answer(send, query_id)
             with self._database.admit():
-                upload = await receive_body(receive, self._database.uploads)
+                upload = await receive_body(receive, self._database.uploads, partial(_text_bytes, query))
                 if not query.sql and not upload.bytes:
                     upload.close()
                     await _plain(send, 200, b"Ok.\n")
@@ -89,6 +90,14 @@ class EngineApp:
             if not running.done():
                 # Only here when the client left.
                 await asyncio.shield(self._database.cancel(task, running))
+
+
+def _text_bytes(query: Query, piece: bytes) -> int:
+    """Return how much of a body that begins with ``piece`` is an INSERT's text, before its data."""
+    if query.content_encoding or query.form:
+        return 0
+    before = query.sql + b"\n" if query.sql else b""
+    return max(0, insert_text_bytes(before + piece) - len(before))
 
 
 async def _wait_gone(receive: Receive, pipe: Pipe) -> None:

@@ -50,6 +50,7 @@ _CONFIG = """<clickhouse>
     <merge_tree>
         <min_bytes_for_wide_part>134217728</min_bytes_for_wide_part>
         <min_parts_to_merge_at_once>{merge_parts}</min_parts_to_merge_at_once>
+        <merge_selector_base>{merge_base}</merge_selector_base>
         <auto_statistics_types></auto_statistics_types>
     </merge_tree>
 </clickhouse>
@@ -83,6 +84,9 @@ _USERS = """<clickhouse>
 
 MERGE_PARTS = 16
 """Fewest parts that are merged at once: every merge writes all columns anew, so few large ones cost less."""
+MERGE_BASE = 25
+"""How many times the largest part that is merged all of them together must have, while there are few parts: with the
+default of 5, a part of a hundred megabytes is written anew for some small ones, and each row twice as often."""
 
 
 def write_config(folder: Path, *, backups: Path, memory_bytes: int, query_timeout_ms: int) -> Path:
@@ -108,6 +112,7 @@ def write_config(folder: Path, *, backups: Path, memory_bytes: int, query_timeou
             memory=memory_bytes,
             cache=memory_bytes // 16,
             merge_parts=MERGE_PARTS,
+            merge_base=MERGE_BASE,
         )
     )
     return config

@@ -11,13 +11,12 @@ import fcntl
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 from deploy.local.engine.broken import SET_ASIDE
 from deploy.local.engine.config import write_config
@@ -252,8 +251,8 @@ class Database:
         try:
             self._prepare(connection, query, settings)
             if statement.kind is Kind.INSERT:
-                data = self._insert_data(statement, text, len(sql), body, rest)
-                return self._insert(connection, statement, data)
+                begun, start = text[statement.data_start : len(sql)], max(0, statement.data_start - len(sql))
+                return self._insert(connection, statement, begun, body if rest else None, start)
             self._check_wanted(task)
             if statement.kind is Kind.SELECT:
                 return _outcome(connection.query(statement.into(path), statement.format))
@@ -275,34 +274,32 @@ class Database:
         if changes:
             connection.query("SET " + ", ".join(changes), "TabSeparated")
 
-    @staticmethod
-    def _insert_data(statement: Statement, text: bytes, before: int, body: Upload, rest: int) -> Iterator[bytes]:
-        """An INSERT's data: what of it stands in the ``query`` parameter, then the body's."""
-        start = statement.data_start
-        if start < before:
-            yield text[start:before]
-        if rest:
-            yield from body.chunks(max(0, start - before))
-
-    def _scratch_file(self) -> IO[bytes]:
-        """Return an empty file without a name: in memory where the system has such files, else beside the uploads."""
-        if hasattr(os, "memfd_create"):
-            return os.fdopen(os.memfd_create("insert"), "w+b")
-        return tempfile.TemporaryFile(dir=self.uploads)
-
-    def _insert(self, connection: Any, statement: Statement, data: Iterator[bytes]) -> Outcome:
+    def _insert(self, connection: Any, statement: Statement, begun: bytes, body: Upload | None, start: int) -> Outcome:
         """Run an INSERT over data that is here whole, as one statement.
 
         Not by chdb's ``send_insert``: in chdb 4.4.0 it reports success when the insert fails after its data was parsed
         (a constraint, too many partitions, no space), and what was answered 200 would be nowhere.
+
+        Args:
+            connection: To the engine.
+            statement: The INSERT.
+            begun: What of its data stands in the ``query`` parameter.
+            body: Holds the rest.
+            start: Where in the body that begins.
         """
-        with self._scratch_file() as file:
-            for piece in data:
-                file.write(piece)
-            file.flush()
-            file.seek(0)
-            source = f" FROM INFILE '/dev/fd/{file.fileno()}' COMPRESSION 'none' FORMAT {statement.format}"
-            return _outcome(connection.query(statement.sql + source.encode(), "TabSeparated"))
+        path = None if begun or body is None else body.path_from(start)
+        if path is not None:
+            return self._insert_file(connection, statement, path)
+        with closing(Upload(self.uploads)) as data:
+            data.write(begun)
+            for piece in body.chunks(start) if body is not None else ():
+                data.write(piece)
+            return self._insert_file(connection, statement, data.path)
+
+    @staticmethod
+    def _insert_file(connection: Any, statement: Statement, path: str) -> Outcome:
+        source = f" FROM INFILE '{path}' COMPRESSION 'none' FORMAT {statement.format}"
+        return _outcome(connection.query(statement.sql + source.encode(), "TabSeparated"))
 
 
 def _outcome(result: Any) -> Outcome:

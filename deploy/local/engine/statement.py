@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import NamedTuple
 
-from deploy.local.engine.errors import INTO_OUTFILE_NOT_ALLOWED, SYNTAX_ERROR, refused
+from deploy.local.engine.errors import INTO_OUTFILE_NOT_ALLOWED, SYNTAX_ERROR, QueryError, refused
 
 _TOKEN = re.compile(
     rb"""
@@ -141,6 +142,16 @@ def parse(text: bytes, default_format: str) -> Statement:
     if first not in _OWN_SETTINGS:
         tail = min(tail, _settings_start(tokens, words, tail))
     return Statement(Kind.SELECT, sql, answer_format, tail, has_format=name is not None)
+
+
+def insert_text_bytes(text: bytes) -> int:
+    """Return where an INSERT's data begins, if ``text``, the beginning of a request, reaches beyond that; else 0."""
+    if _first_word(text) == b"INSERT":
+        with suppress(QueryError):  # said when the whole request is read
+            insert = _parse_insert(text)
+            if insert is not None and insert.data_start < len(text):
+                return insert.data_start
+    return 0
 
 
 def _original(text: bytes, token: _Token) -> str:
