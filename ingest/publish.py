@@ -14,6 +14,7 @@ from itertools import count
 from typing import Protocol
 
 import xxhash
+from aiokafka.errors import KafkaError
 
 from midstream.deadlines import Deadlines
 from midstream.kafka.lone import open_lone_producer
@@ -158,24 +159,22 @@ class KafkaPublisher:
                         raise NotPublishedError("earlier batches were not acknowledged in time")
                     receipt = make_receipt(lane.collector, lane.next_sequence)
                     headers = [(RECEIPT_HEADER, encode_receipt(receipt))]
-                    delivery = await life.hand_over(RAW.name, partition, key or None, body, headers)
+                    delivery = await life.hand_over(RAW.name, partition, key or None, body, headers, release)
                     lane.next_sequence += 1
-                await _done(delivery, release)
+                await delivery
         except ProducerUnavailable as error:
             raise NotPublishedError(str(error)) from None
         except TimeoutError:
-            if life.ready and (delivery is None or not delivery.done()):
-                life.stall()
+            _look_back(life, delivery)
             if delivery is None:
                 raise NotPublishedError("earlier batches were not acknowledged in time") from None
+            if not _arrived(delivery):
+                raise OutcomeUnknownError("no acknowledgement came in time", receipt) from None
+        except KafkaError as error:
+            raise OutcomeUnknownError(f"the producer failed: {type(error).__name__}", receipt) from None
         finally:
             if delivery is None:
                 release()
-        if not delivery.done():
-            raise OutcomeUnknownError("no acknowledgement came in time", receipt)
-        failure = delivery.exception()
-        if failure is not None:
-            raise OutcomeUnknownError(f"the producer failed: {type(failure).__name__}", receipt)
 
     async def send(self, topic: str, key: bytes, value: bytes, release: Callable[[], None]) -> None:
         """See :class:`Publisher`."""
@@ -184,23 +183,21 @@ class KafkaPublisher:
             life = self._producer.life()
             partition = self._partition(life.partitions(topic), key)
             with life.while_ready(self._deadlines):
-                delivery = await life.hand_over(topic, partition, key or None, value, ())
-                await _done(delivery, release)
+                delivery = await life.hand_over(topic, partition, key or None, value, (), release)
+                await delivery
         except ProducerUnavailable as error:
             raise NotPublishedError(str(error)) from None
         except TimeoutError:
-            if life.ready and (delivery is None or not delivery.done()):
-                life.stall()
+            _look_back(life, delivery)
             if delivery is None:
                 raise NotPublishedError("earlier records were not acknowledged in time") from None
+            if not _arrived(delivery):
+                raise NotAcknowledgedError("no acknowledgement came in time") from None
+        except KafkaError as error:
+            raise NotAcknowledgedError(f"the producer failed: {type(error).__name__}") from None
         finally:
             if delivery is None:
                 release()
-        if not delivery.done():
-            raise NotAcknowledgedError("no acknowledgement came in time")
-        failure = delivery.exception()
-        if failure is not None:
-            raise NotAcknowledgedError(f"the producer failed: {type(failure).__name__}")
 
     async def hand_over(
         self, topic: str, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
@@ -245,15 +242,11 @@ class KafkaPublisher:
         return lane
 
 
-async def _done(delivery: asyncio.Future[object], release: Callable[[], None]) -> None:
-    """Return when the delivery has ended in one way or the other. Until then the producer has the record, which is
-    held whoever stops waiting."""
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+def _look_back(life: Life, delivery: asyncio.Future[object] | None) -> None:
+    """Say that Kafka is slow, where a record waited for its whole time."""
+    if life.ready and (delivery is None or not _arrived(delivery)):
+        life.stall()
 
-    def end(_: object) -> None:
-        release()
-        if not ended.done():
-            ended.set_result(None)
 
-    delivery.add_done_callback(end)
-    await ended
+def _arrived(delivery: asyncio.Future[object]) -> bool:
+    return delivery.done() and not delivery.cancelled() and delivery.exception() is None

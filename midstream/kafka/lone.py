@@ -74,4 +74,4 @@ async def open_lone_producer(settings: Settings) -> AsyncIterator[LoneProducer]:
             raise ProducerUnavailable(f"not connected: {type(error).__name__}") from None
         yield LoneProducer(producer, timeout_s)
     finally:
-        await Life(producer).close(timeout_s)
+        await Life(producer, timeout_s).close(timeout_s)

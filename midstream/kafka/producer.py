@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -28,6 +27,7 @@ from uuid_utils import uuid7
 
 from midstream.deadlines import Deadlines, Limit
 from midstream.kafka.access import Refusal, look
+from midstream.kafka.batches import Batches, Release
 from midstream.kafka.compression import compress_quickly
 from midstream.kafka.connection import connection
 from midstream.kafka.quiet import quiet_aiokafka
@@ -39,8 +39,9 @@ from midstream.topics import MAX_MESSAGE_BYTES, OVERHEAD_BYTES
 
 _log = get_logger(__name__)
 
-# A request to the broker costs several times what a record adds to it, here and there.
-_LINGER_MS = 10
+_LINGER_S = 0.01
+"""A request to the broker costs several times what a record adds to it, here and there."""
+
 _MAX_BATCH_BYTES = 1024 * 1024
 _PROBE_INTERVAL_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
@@ -67,10 +68,12 @@ def is_refusal(error: BaseException | None) -> bool:
 class Life:
     """One connected producer, from its first record to the failure that ends it. ``id`` names it."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    def __init__(self, producer: AIOKafkaProducer, timeout_s: float) -> None:
         self.id = str(uuid7())
         self.failed = asyncio.Event()
         self._producer = producer
+        self._timeout_s = timeout_s
+        self._batches = Batches(producer, _LINGER_S, MAX_MESSAGE_BYTES + OVERHEAD_BYTES, self._settled)
         self._stalled = False
         self._reachable = True
         self._closing = False
@@ -100,33 +103,28 @@ class Life:
         key: bytes | None,
         value: bytes,
         headers: Sequence[tuple[str, bytes]],
-    ) -> asyncio.Future[Any]:
+        release: Release | None = None,
+    ) -> asyncio.Future[object]:
         """Put a record into the producer's buffer; return the future of its acknowledgement.
 
         Waits while a batch of this partition is full. Once it has returned, the record is sent whatever the caller
-        does; cancelled before, it is not. The future must not be cancelled.
+        does, and ``release`` is called when it is held no longer; cancelled before, it is not. Whoever cancels the
+        future takes nothing back.
 
         Raises:
             ProducerUnavailable: it was not taken.
             RecordTooLarge: it never will be.
         """
         try:
-            delivery: asyncio.Future[Any] = await self._producer.send(
-                topic, value, key, partition=partition, headers=headers
-            )
+            return await self._batches.add(topic, partition, key, value, headers, self._timeout_s, release)
         except MessageSizeTooLargeError:
             raise RecordTooLarge(f"a record of {len(value)} bytes is larger than topic {topic} takes") from None
         except KafkaTimeoutError:
             self.stall()
             raise ProducerUnavailable("the batch before it was not acknowledged in time") from None
-        except (
-            KafkaError,
-            AssertionError,
-        ) as error:  # AssertionError: the topic was made anew with fewer partitions
+        except KafkaError as error:
             self.fail(error)
             raise ProducerUnavailable(f"the producer failed: {type(error).__name__}") from None
-        delivery.add_done_callback(self._settled)
-        return delivery
 
     def stall(self) -> None:
         """Say that an acknowledgement did not come in time; the next one that comes takes it back."""
@@ -160,10 +158,7 @@ class Life:
         """
         return _WhileReady(self, deadlines)
 
-    def _settled(self, delivery: asyncio.Future[Any]) -> None:
-        if delivery.cancelled():
-            return
-        error = delivery.exception()
+    def _settled(self, error: BaseException | None) -> None:
         if error is None:
             self._stalled = False
         else:
@@ -187,17 +182,22 @@ class Life:
         self._closing = not self.failed.is_set()
         self.failed.set()
         try:
-            await asyncio.wait_for(self._producer.stop(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._batches.flush()
+                await self._producer.stop()
         except TimeoutError:
             await self._abandon()
         except KafkaError as error:
             _log.warning("producer.close_failed", life=self.id, error=type(error).__name__)
+        finally:
+            self._batches.close(ProducerClosed())
 
     async def _abandon(self) -> None:
         """End a producer that cannot flush: its own stop() waits for batches that it never gives up.
 
         Private parts of aiokafka 0.14, which has no public way to stop an idempotent producer without its broker.
         """
+        self._producer._closed = True  # else it complains when it is collected
         task = self._producer._sender.sender_task
         if task is not None:
             task.cancel()
@@ -326,7 +326,7 @@ class Producer:
                     await announce(producer, self._topics)
             except (KafkaError, OSError, TimeoutError) as error:
                 if producer is not None:
-                    await Life(producer).close(_PROBE_TIMEOUT_S)
+                    await Life(producer, limit_s).close(_PROBE_TIMEOUT_S)
                 refusal = await self._refusal()
                 name = refusal.fault if refusal else type(error).__name__
                 if name != said:  # one line for one thing, not one a try
@@ -343,10 +343,10 @@ class Producer:
                 failures += 1
             except asyncio.CancelledError:
                 if producer is not None:
-                    await Life(producer).close(_PROBE_TIMEOUT_S)
+                    await Life(producer, limit_s).close(_PROBE_TIMEOUT_S)
                 raise
             else:
-                return Life(producer)
+                return Life(producer, limit_s)
 
     async def _refusal(self) -> Refusal | None:
         """Return why Kafka refuses us, where it may: a password was changed, a certificate has expired."""
@@ -368,7 +368,6 @@ def make_producer(settings: Settings, *, idempotent: bool) -> AIOKafkaProducer:
         acks="all",
         enable_idempotence=idempotent,
         compression_type="zstd",
-        linger_ms=_LINGER_MS if idempotent else 0,
         max_batch_size=_MAX_BATCH_BYTES,
         max_request_size=MAX_MESSAGE_BYTES + OVERHEAD_BYTES,
         request_timeout_ms=settings.kafka_timeout_ms,
