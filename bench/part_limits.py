@@ -36,7 +36,7 @@ _PARTITIONS = 2
 _KAFKA_TIMEOUT_S = 120.0
 _REPEATS = 5
 
-Insert = tuple[str, Sequence[str], bytes]
+Insert = tuple[str, Sequence[str], bytes | memoryview]
 """Table, columns, Arrow IPC stream."""
 Costs = dict[str, list[float]]
 """Microseconds an event of each run, by what they are of."""
@@ -53,7 +53,7 @@ class _Recorder(NoClickHouse):
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes,
+        body: bytes | memoryview,
         token: str,
         *,
         tries: int,

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,7 @@ _RATE_HZ = 250
 _WARM_UP_EVENTS = 10_000
 _ENDLESS_EVENTS = 1_000_000_000
 _MARGIN_S = 60
+_LOOK_S = 2.0
 
 
 def main() -> int:
@@ -57,9 +59,10 @@ def _profile(folder: Path, stage: str, seconds: int, batch_events: int) -> None:
         pipeline.push_dimensions()
         runner = Runner(pipeline)
         runner.run(Load(_WARM_UP_EVENTS, batch_events))
-        pid = _busiest(processes_by_kind(pipeline.home)[STAGES[stage]]).pid
+        processes = processes_by_kind(pipeline.home)[STAGES[stage]]
         stacks = Path(scratch) / "stacks"
         with runner.sending(Load(_ENDLESS_EVENTS, batch_events)):
+            pid = busiest(processes, _LOOK_S)
             _record(py_spy, pid, seconds, "--format", "flamegraph", "--output", str(svg))
             _record(py_spy, pid, seconds, "--gil", "--format", "raw", "--output", str(stacks))
         text = stacks.read_text("utf-8")
@@ -67,9 +70,16 @@ def _profile(folder: Path, stage: str, seconds: int, batch_events: int) -> None:
     print(f"\nFlame graph: {svg}")
 
 
-def _busiest(processes: list[psutil.Process]) -> psutil.Process:
-    """Return the process that has used most: of several that serve the base URL, one that does."""
-    return max(processes, key=lambda process: sum(process.cpu_times()[:2]))
+def busiest(processes: list[psutil.Process], within_s: float) -> int:
+    """Return the pid of the process that uses most within some seconds from now.
+
+    Of several that serve the base URL, it is one that serves this load: which of them have its connections is the
+    system's choice, and another load's is no sign.
+    """
+    before = [sum(process.cpu_times()[:2]) for process in processes]
+    time.sleep(within_s)
+    used = [sum(process.cpu_times()[:2]) - had for process, had in zip(processes, before, strict=True)]
+    return int(processes[used.index(max(used))].pid)
 
 
 def _record(py_spy: str, pid: int, seconds: int, *more: str) -> None:

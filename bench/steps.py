@@ -81,7 +81,7 @@ class NoClickHouse(ClickHouse):
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes,
+        body: bytes | memoryview,
         token: str,
         *,
         tries: int,
