@@ -81,9 +81,10 @@ class RunReader:
         missing = set(ledger.accepted)
 
         def complete() -> bool:
+            # The batches first: a batch that came after the counting would be one whose events were not counted.
+            missing.difference_update(self._batches())
             counts = self.counts()
             told(counts.stored + counts.duplicate + counts.rejected)
-            missing.difference_update(self._batches())
             return not missing and counts.add_up
 
         return _until(complete, limit_s)

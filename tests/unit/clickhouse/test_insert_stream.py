@@ -24,10 +24,18 @@ class Server:
         self.hang_ups = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._connection: socket.socket | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
+        """End what it waits for: the next connection, or the next request on the one that is kept alive."""
+        for waiting in (self._listener, self._connection):
+            if waiting is not None and waiting.fileno() != -1:
+                waiting.shutdown(socket.SHUT_RDWR)
+        self._thread.join(20)
         self._listener.close()
+        assert not self._thread.is_alive()
 
     def _accept(self) -> None:
         while True:
@@ -36,6 +44,7 @@ class Server:
             except OSError:
                 return
             with connection, connection.makefile("rb") as stream:
+                self._connection = connection
                 connection.settimeout(20)
                 while target := stream.readline():
                     size = 0

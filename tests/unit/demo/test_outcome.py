@@ -6,17 +6,20 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
+from deploy.local.demo import outcome as outcome_module
 from deploy.local.demo.day import Day, make_day
-from deploy.local.demo.outcome import Counts, Outcome, compare, expected_codes, expected_counts
+from deploy.local.demo.outcome import Counts, Outcome, RunReader, compare, expected_codes, expected_counts
 from deploy.local.demo.queries import queries_of
 from deploy.local.demo.report import show, summarise
 from deploy.local.demo.sender import Ledger
+from midstream.clickhouse.client import ClickHouse
 
 NOW_MS = 1_763_700_000_000
 ROOMS = {
@@ -157,6 +160,34 @@ def test_a_wrong_reason_code_is_named(day: Day, ledger: Ledger, outcome: Outcome
 def test_counts_that_do_not_add_up() -> None:
     assert Counts(10, 7, 2, 1).add_up
     assert not Counts(10, 7, 2, 0).add_up
+
+
+class Arriving:
+    """What ClickHouse answers while two batches arrive: between two questions something more may be there."""
+
+    def __init__(self, moments: list[tuple[int, int]]) -> None:
+        """``moments``: the batches, of one event each, and the stored events that a question finds; the last stays."""
+        self._moments: Iterator[tuple[int, int]] = iter(moments)
+        self.batches, self.stored = 0, 0
+
+    def rows(self, sql: str, _parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        self.batches, self.stored = next(self._moments, (self.batches, self.stored))
+        if sql.startswith("SELECT batch_id"):
+            return [(f"b{number}", f"m{number}", 1) for number in range(self.batches)]
+        return [(self.batches, self.stored, 0, 0)]
+
+
+@pytest.mark.parametrize("moments", [[(1, 1), (2, 1), (2, 1), (2, 2)], [(1, 1), (1, 1), (2, 1), (2, 1), (2, 2)]])
+def test_it_waits_for_the_events_of_a_batch_that_comes_while_it_looks(
+    day: Day, moments: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcome_module, "_POLL_S", 0)
+    clickhouse = Arriving(moments)
+    reader = RunReader(cast(ClickHouse, clickhouse), day.run, 0)
+    ledger = Ledger(accepted={f"b{number}": batch for number, batch in zip(range(2), day.batches, strict=False)})
+    told: list[int] = []
+    assert reader.wait_until_complete(ledger, 5, told.append)
+    assert (clickhouse.stored, told[-1]) == (2, 2)
 
 
 def summary_of(day: Day, ledger: Ledger, outcome: Outcome) -> dict[str, Any]:

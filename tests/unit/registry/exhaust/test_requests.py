@@ -133,6 +133,7 @@ class TestSubmit:
         with pytest.raises(TooManyError, match=str(MAX_OPEN)):
             requests.submit(licence, ASK)
         assert requests.submit(licence, another(0))
+        clock.after(1)  # the oldest is built first, and that is to be one of this licence
         assert requests.submit(make_licence(engine, "other"), ASK)
         finish(requests, clock)
         assert requests.submit(licence, ASK)
