@@ -66,9 +66,10 @@ class Connections(BaseModel):
         description="How long Kafka waits for a silent worker before its partitions go to others.",
     )
     partitions: int = Field(
-        2,
+        1,
         ge=1,
         le=1024,
-        description="Partitions of each topic when it is created. The local default is small: each costs inserts.",
+        description="Partitions of each topic when it is created. No stage can have more workers than that; each costs "
+        "inserts, so one machine does best with one.",
     )
     replication_factor: int = Field(1, ge=1, le=7, description="Replication factor of each topic when it is created.")

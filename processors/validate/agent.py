@@ -33,6 +33,8 @@ log = get_logger(__name__)
 
 _MAX_TAKEN_BYTES = 24 * 1024 * 1024
 _BUFFER_BATCHES = 64
+_FETCH_MIN_BYTES = 64 * 1024
+"""A round waits for longer than the broker then does at the most, and each answer costs both of them."""
 _MAX_PART_BYTES = 32 * 1024 * 1024
 _LOOK_S = 1.0
 
@@ -178,6 +180,7 @@ def make_validate_app(settings: Settings) -> WorkerApp:
         AttemptsError: the home cannot be written to.
     """
     app = make_app(settings, "validate", topics.GROUP_VALIDATE, settings.max_batches_in_flight, _BUFFER_BATCHES)
+    app.fetch_min_bytes = _FETCH_MIN_BYTES
     for reason in Reason:
         DEAD_LETTERS.labels(reason)  # 0 from the start on: the first ones are seen to be more
     attempts = Attempts.open(settings, topics.GROUP_VALIDATE)

@@ -35,7 +35,8 @@ _INTERVAL_S = 1.0
 _IDLE_INTERVAL_S = 10.0
 _ACTIVE_S = 8.0  # after the last change: until the marks of that time have come, and been published
 _RECONCILE_S = 10.0
-_RECONCILE_SHARE = 40  # looking takes a fortieth of the time at the most
+_RECONCILE_MOST_S = 60.0
+_RECONCILE_SHARE = 100  # looking takes a hundredth of the time at the most, but is never put off for longer than that
 _RECHECK_S = 600.0
 _DAY_S = 24 * 3600
 
@@ -201,7 +202,7 @@ class Accountant:
                 log.warning("accounting.not_read", error=str(error)[:300])
                 settled = None  # it may be past losses that are not written: the next turn begins where all are
             took = time.monotonic() - began
-            await asyncio.sleep(max(_RECONCILE_S, took * _RECONCILE_SHARE))
+            await asyncio.sleep(min(max(_RECONCILE_S, took * _RECONCILE_SHARE), _RECONCILE_MOST_S))
 
     def _begin_settled(self) -> Settled:
         reached_s = self._ledger.watermark(SETTLED) // 1000

@@ -52,7 +52,7 @@ MIDSTREAM_HOME MIDSTREAM_HOST MIDSTREAM_PORT MIDSTREAM_METRICS_HOST MIDSTREAM_VA
 {{- end -}}
 {{- range $stage := list "validate" "store" "devices" -}}
 {{- $values := get $.Values $stage -}}
-{{- if and $values.keda.enabled (gt (int $values.keda.maxReplicas) (int (get $.Values.settings "MIDSTREAM_PARTITIONS" | default "2"))) -}}
+{{- if and $values.keda.enabled (gt (int $values.keda.maxReplicas) (int (get $.Values.settings "MIDSTREAM_PARTITIONS" | default "1"))) -}}
 {{- fail (printf "%s.keda.maxReplicas: more workers than MIDSTREAM_PARTITIONS have nothing to do" $stage) -}}
 {{- end -}}
 {{- end -}}
