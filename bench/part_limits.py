@@ -22,7 +22,7 @@ from bench.pipeline import BenchPipeline
 from bench.processes import Watch
 from bench.report import Part, Table, spread, times
 from bench.steps import NoClickHouse
-from midstream.clickhouse.client import ClickHouse, open_client
+from midstream.clickhouse.client import Body, ClickHouse, open_client
 from midstream.settings import Settings
 from midstream.topics import MAX_MESSAGE_BYTES
 from processors.lease import Lease
@@ -36,7 +36,7 @@ _PARTITIONS = 2
 _KAFKA_TIMEOUT_S = 120.0
 _REPEATS = 5
 
-Insert = tuple[str, Sequence[str], bytes | memoryview]
+Insert = tuple[str, Sequence[str], Body]
 """Table, columns, Arrow IPC stream."""
 Costs = dict[str, list[float]]
 """Microseconds an event of each run, by what they are of."""
@@ -53,7 +53,7 @@ class _Recorder(NoClickHouse):
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes | memoryview,
+        body: Body,
         token: str,
         *,
         tries: int,

@@ -14,7 +14,7 @@ from bench.blocks import open_judge, raw_records, seal, store_records
 from bench.mix import batches
 from ingest.collector import Collector
 from ingest.publish import MakeReceipt, SendAlone
-from midstream.clickhouse.client import ClickHouse
+from midstream.clickhouse.client import Body, ClickHouse
 from midstream.receipt import encode_receipt
 from midstream.registry.credentials import Credentials
 from midstream.registry.migrate import migrate
@@ -81,7 +81,7 @@ class NoClickHouse(ClickHouse):
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes | memoryview,
+        body: Body,
         token: str,
         *,
         tries: int,

@@ -79,6 +79,10 @@ class ClickHouseError(Exception):
         self.by_data = code in _DATA_CODES
 
 
+Body = bytes | Sequence[bytes | memoryview]
+"""What an insert sends, whole or in pieces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dsn:
     """A parsed ``http[s]://user:password@host:port/database``."""
@@ -210,7 +214,7 @@ class ClickHouse:
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes | memoryview,
+        body: Body,
         token: str,
         *,
         tries: int,
@@ -221,7 +225,7 @@ class ClickHouse:
         Args:
             table: name of the table.
             columns: the stream's columns, in order.
-            body: the Arrow IPC stream; every try sends these bytes.
+            body: the Arrow IPC stream, whole or in pieces; every try sends these bytes.
             token: the same for the same rows into the same table, whoever inserts them and however often. "": the
                 table needs none, since rows that are there twice count once; what was deleted can come again then.
             tries: number of tries.
@@ -242,7 +246,7 @@ class ClickHouse:
         }
         # In pieces. The driver would put bytes behind its statement, which copies them, and send them again by itself;
         # of what is no bytes it would make the statement a part of the URL, which urllib3 reads letter by letter.
-        pieces = [_insert_statement(table, tuple(columns)), memoryview(body)]
+        pieces = [_insert_statement(table, tuple(columns)), *([body] if isinstance(body, bytes) else body)]
         size = {"Content-Length": str(sum(len(piece) for piece in pieces))}
         delay_s = 0.1
         for attempt in range(tries):

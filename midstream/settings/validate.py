@@ -28,7 +28,7 @@ class Validate(BaseModel):
     )
     seal_rows: int = Field(20_000, ge=1, le=100_000, description="Rows that seal a block at once.")
     seal_bytes: int = Field(
-        12 * MIB, ge=64 * KIB, le=64 * MIB, description="Bytes of event text that seal a block at once."
+        8 * MIB, ge=64 * KIB, le=64 * MIB, description="Bytes of event text that seal a block at once."
     )
     max_batches_in_flight: int = Field(
         1_000, ge=1, le=10_000, description="Batches that a `validate` worker takes up at once."

@@ -12,8 +12,47 @@ import xxhash
 
 from processors.store.route import route
 
+_LARGE_BYTES = 64 * 1024
+"""A piece from this size on is sent by itself; smaller ones are joined."""
+
 # Uncompressed: ClickHouse is on this machine or in this rack, and lz4 costs more CPU than it saves there.
 _IPC = pa.ipc.IpcWriteOptions(use_threads=False)
+
+
+class _Pieces:
+    """A file for Arrow to write to, which keeps buffers as they are."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | memoryview] = []
+        self._small: list[bytes] = []
+
+    def write(self, data: bytes | pa.Buffer) -> int:
+        """Take what Arrow writes: bytes of its own frame, or a buffer of a column."""
+        size = len(data)
+        if size < _LARGE_BYTES:
+            self._small.append(bytes(memoryview(data)))
+        else:
+            self._join_small()
+            self._pieces.append(memoryview(data))
+        return size
+
+    def _join_small(self) -> None:
+        if self._small:
+            self._pieces.append(b"".join(self._small))
+            self._small.clear()
+
+    def all(self) -> list[bytes | memoryview]:
+        """Return what was written."""
+        self._join_small()
+        return self._pieces
+
+    def flush(self) -> None:
+        """Do nothing, as :meth:`close`: Arrow asks for it."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +65,12 @@ class InsertUnit:
     depth: int = 0
     """How often it has been split."""
 
-    def body(self) -> memoryview:
-        """Return the rows as an Arrow IPC stream."""
-        size = pa.MockOutputStream()  # counts only: a stream that grows is copied each time that it does
-        self._write(size)
-        body = pa.allocate_buffer(size.size())
-        self._write(pa.FixedSizeBufferWriter(body))
-        return memoryview(body)
-
-    def _write(self, sink: pa.NativeFile) -> None:
-        with pa.ipc.new_stream(sink, self.rows.schema, options=_IPC) as writer:
+    def body(self) -> list[bytes | memoryview]:
+        """Return the rows as an Arrow IPC stream, in pieces: what is large in it is the columns' own memory."""
+        pieces = _Pieces()
+        with pa.ipc.new_stream(pa.PythonFile(pieces, mode="w"), self.rows.schema, options=_IPC) as writer:
             writer.write_batch(self.rows)
+        return pieces.all()
 
     def halves(self) -> list[InsertUnit]:
         """Split, for finding the row that ClickHouse refuses: into two, or one where all rows lie on one side.

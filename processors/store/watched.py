@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from midstream.clickhouse.client import ClickHouse
+from midstream.clickhouse.client import Body, ClickHouse
 from processors.attempts import Attempts
 
 
@@ -25,7 +25,7 @@ class WatchedClickHouse(ClickHouse):
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes | memoryview,
+        body: Body,
         token: str,
         *,
         tries: int,

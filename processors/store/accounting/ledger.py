@@ -162,7 +162,7 @@ class Ledger:
             table,
             schema.names,
             body,
-            make_token(table, body),
+            make_token(table, *body),
             tries=self._insert_tries,
             before_try=lambda _: self._lease.check(),
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from midstream.clickhouse.client import ClickHouse
+from midstream.clickhouse.client import Body, ClickHouse
 from processors.lease import Lease
 from processors.store.agent import make_store_app
 from processors.store.route import EVENT_TABLES
@@ -28,7 +28,7 @@ def _go_wrong(
     self: ClickHouse,
     table: str,
     columns: Sequence[str],
-    body: bytes,
+    body: Body,
     token: str,
     *,
     tries: int,
@@ -40,7 +40,7 @@ def _go_wrong(
             signs.leave_note()
             signs.signal_self(signal.SIGSTOP)  # what follows happens after SIGCONT
         if "drop" in wrongs:
-            body = _without_dropped(body)
+            body = _without_dropped(body if isinstance(body, bytes) else b"".join(body))
         if "no_tokens" in wrongs:
             token = uuid.uuid4().hex
     if body:

@@ -56,7 +56,7 @@ def work(units: int) -> Callable[[], None]:
 
 
 def test_a_step_within_the_margin_passes_and_one_beyond_it_is_named() -> None:
-    control = work(1)
+    control = Step("control", 1_000, work(1))
     step = Step("burning", 1_000, work(2))
     assert exceeded(step, control, 2.0) == ""
     said = exceeded(slowed(step, MARGIN + 0.1), control, 2.0)
@@ -65,7 +65,7 @@ def test_a_step_within_the_margin_passes_and_one_beyond_it_is_named() -> None:
 
 
 def test_a_loss_that_the_margin_hides_is_called_unseen() -> None:
-    control = work(1)
+    control = Step("control", 1_000, work(1))
     step = Step("burning", 1_000, work(2))
     assert unseen([step], control, 1.05) == ["burning"]
     assert unseen([step], control, MARGIN + 0.1) == []

@@ -10,7 +10,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.httpclient import HttpClient
 
-from midstream.clickhouse.client import ClickHouse, ClickHouseError, parse_dsn
+from midstream.clickhouse.client import Body, ClickHouse, ClickHouseError, parse_dsn
 
 STATEMENT = b"INSERT INTO learning_events (`mid`, `a b`) FORMAT ArrowStream\n"
 
@@ -77,19 +77,19 @@ def clickhouse(server: Server, monkeypatch: pytest.MonkeyPatch) -> ClickHouse:
     return ClickHouse(client, parse_dsn(f"http://127.0.0.1:{server.port}/midstream"))
 
 
-def insert(clickhouse: ClickHouse, body: bytes | memoryview, tries: int) -> list[int]:
+def insert(clickhouse: ClickHouse, body: Body, tries: int) -> list[int]:
     made: list[int] = []
     clickhouse.insert_stream("learning_events", ["mid", "a b"], body, "token", tries=tries, before_try=made.append)
     return made
 
 
-@pytest.mark.parametrize("body", [b"block", memoryview(bytearray(b"block")), b""])
-def test_the_statement_comes_before_the_block_in_one_body(
-    clickhouse: ClickHouse, server: Server, body: bytes | memoryview
-) -> None:
+@pytest.mark.parametrize(
+    "body", [b"block", [memoryview(bytearray(b"bl")), b"ock"], [], b""], ids=["whole", "pieces", "no pieces", "empty"]
+)
+def test_the_statement_comes_before_the_block_in_one_body(clickhouse: ClickHouse, server: Server, body: Body) -> None:
     insert(clickhouse, body, 1)
     insert(clickhouse, body, 1)
-    assert server.bodies == [STATEMENT + bytes(body)] * 2
+    assert server.bodies == [STATEMENT + (b"block" if body else b"")] * 2
     assert all(b"insert_deduplication_token=token" in target and b"INSERT" not in target for target in server.targets)
 
 

@@ -141,7 +141,7 @@ class FakeConnection:
         *,
         transport_settings: dict[str, str],
     ) -> None:
-        statement, body = map(bytes, pieces)
+        statement, body = bytes(pieces[0]), b"".join(pieces[1:])
         into = re.fullmatch(rb"INSERT INTO (\w+) \((.*)\) FORMAT ArrowStream\n", statement)
         assert into is not None
         assert transport_settings == {"Content-Length": str(len(statement) + len(body))}

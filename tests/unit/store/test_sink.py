@@ -54,8 +54,10 @@ class FakeClickHouse:
     def __init__(self) -> None:
         self.rows: list[list[int]] = []
 
-    def insert_stream(self, table: str, columns: Sequence[str], body: memoryview, *_: Any, **__: Any) -> None:
-        with pa.ipc.open_stream(body) as reader:
+    def insert_stream(
+        self, table: str, columns: Sequence[str], body: Sequence[bytes | memoryview], *_: Any, **__: Any
+    ) -> None:
+        with pa.ipc.open_stream(b"".join(body)) as reader:
             self.rows.append(reader.read_all().column("offset").to_pylist())
 
 

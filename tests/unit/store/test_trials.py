@@ -115,8 +115,8 @@ class Connection(ClickHouse):
     def dropped_inserts(self) -> tuple[int, int] | None:
         return 0, 0
 
-    def insert_stream(self, table: str, columns: Any, body: bytes, token: str, **_: Any) -> None:
-        with pa.ipc.open_stream(body) as reader:
+    def insert_stream(self, table: str, columns: Any, body: Sequence[bytes | memoryview], token: str, **_: Any) -> None:
+        with pa.ipc.open_stream(b"".join(body)) as reader:
             self.tables.setdefault(table, []).extend(reader.read_all().to_pylist())
 
 

@@ -51,11 +51,30 @@ def test_the_token_is_that_of_the_value_and_the_table() -> None:
 
 def test_the_body_is_an_arrow_stream_of_one_batch_without_dictionaries() -> None:
     (unit,) = units_of(["START", "END"])
-    with pa.ipc.open_stream(unit.body()) as reader:
+    with pa.ipc.open_stream(b"".join(unit.body())) as reader:
         batches = list(reader)
     assert len(batches) == 1
     assert batches[0].equals(unit.rows)
     assert not any(pa.types.is_dictionary(field.type) for field in unit.rows.schema)
+
+
+def test_large_columns_of_a_body_are_not_copied_and_small_ones_are_joined() -> None:
+    text = pa.array(["x" * 1_000] * 200)
+    rows = pa.record_batch({"a": pa.array(range(200)), "raw": text, "b": pa.array(range(200)), "none": pa.nulls(200)})
+    pieces = InsertUnit("t", rows, "").body()
+    assert [len(piece) >= 200_000 for piece in pieces] == [False, True, False]
+    assert pa.py_buffer(pieces[1]).address == text.buffers()[2].address
+    with pa.ipc.open_stream(b"".join(pieces)) as reader:
+        assert reader.read_all().to_batches() == [rows]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_a_body_of_a_part_of_larger_columns_has_that_part_alone(rows: int) -> None:
+    whole = pa.record_batch({"raw": pa.array([f"{n:01000}" for n in range(500)]), "b": pa.array(range(500))})
+    pieces = InsertUnit("t", whole.slice(250, rows), "").body()
+    assert sum(map(len, pieces)) < 20_000
+    with pa.ipc.open_stream(b"".join(pieces)) as reader:
+        assert reader.read_all().to_pylist() == whole.slice(250, rows).to_pylist()
 
 
 def split_to_the_end(unit: InsertUnit) -> dict[str, str]:
@@ -72,7 +91,7 @@ def test_halves_are_the_whole_with_tokens_of_their_own() -> None:
         f"m{n}" for n in range(40)
     )
     assert len({unit.token, left.token, right.token}) == 3
-    with pa.ipc.open_stream(right.body()) as reader:
+    with pa.ipc.open_stream(b"".join(right.body())) as reader:
         assert reader.read_all().num_rows == right.rows.num_rows
     tokens = split_to_the_end(unit)
     assert len(set(tokens.values())) == 40
