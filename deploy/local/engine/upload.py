@@ -133,21 +133,25 @@ async def receive_body(receive: Receive, folder: Path, text_bytes: Callable[[byt
         QueryError: the body is too large.
     """
     upload = Upload(folder)
+    now = asyncio.get_running_loop().time
+    # One limit for all messages, put off with each: wait_for() makes a task for every 64 KiB.
+    limit = asyncio.timeout_at(now() + IDLE_S)
     try:
-        while True:
-            try:
-                message = await asyncio.wait_for(receive(), IDLE_S)
-            except TimeoutError:
-                raise ClientGoneError from None
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            if body := message.get("body"):
-                end = 0 if upload.bytes else text_bytes(body)
-                if end:
-                    upload.begin(body[:end])
-                upload.write(memoryview(body)[end:])
-            if not message.get("more_body", False):
-                return upload
-    except BaseException:
+        async with limit:
+            while True:
+                message = await receive()
+                limit.reschedule(now() + IDLE_S)
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                if body := message.get("body"):
+                    end = 0 if upload.bytes else text_bytes(body)
+                    if end:
+                        upload.begin(body[:end])
+                    upload.write(memoryview(body)[end:])
+                if not message.get("more_body", False):
+                    return upload
+    except BaseException as error:
         upload.close()
+        if isinstance(error, TimeoutError) and limit.expired():
+            raise ClientGoneError from None
         raise

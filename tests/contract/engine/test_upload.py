@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Message
 
 from deploy.local.engine import upload as upload_module
+from deploy.local.engine.errors import ClientGoneError
 from deploy.local.engine.statement import insert_text_bytes
 from deploy.local.engine.upload import Upload, receive_body
 
@@ -79,6 +80,26 @@ def test_a_body_is_the_same_in_whatever_pieces_it_comes(
     assert (upload.path_from(0) is None) is split
     assert list(tmp_path.iterdir()) == []  # files without names
     upload.close()
+
+
+async def dripping(folder: Path, pauses_s: list[float]) -> Upload:
+    """Receive a body of which a letter comes after each pause."""
+    rest = list(pauses_s)
+
+    async def receive() -> Message:
+        await asyncio.sleep(rest.pop(0))
+        return {"type": "http.request", "body": b"x", "more_body": bool(rest)}
+
+    return await receive_body(receive, folder, insert_text_bytes)
+
+
+def test_a_body_may_take_long_but_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_module, "IDLE_S", 0.5)
+    upload = asyncio.run(dripping(tmp_path, [0.1] * 10))
+    assert upload.head(99) == b"x" * 10
+    upload.close()
+    with pytest.raises(ClientGoneError):
+        asyncio.run(dripping(tmp_path, [0.1, 30.0]))
 
 
 @pytest.mark.parametrize("in_query", [False, True])
