@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn, cast
@@ -43,12 +44,16 @@ _FETCH_MAX_BYTES = 8 * 1024 * 1024
 """Of all partitions. The first record comes whole, however large; some such answers are held at once."""
 _FETCH_PARTITION_BYTES = 2 * 1024 * 1024
 _FETCH_MAX_WAIT_MS = 100
+_IDLE_FETCH_MAX_WAIT_MS = 500
+_IDLE_AFTER_S = 3.0
 
 METADATA_MAX_AGE_MS = 10_000
 """New partitions are read within this time; the default is five minutes."""
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    _last_record_s = 0.0
+
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust fixes 1,500 ms. aiokafka has one fetch under way a broker: a record of a partition that was not in the
@@ -57,6 +62,19 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_min_bytes = cast("WorkerApp", transport.app).fetch_min_bytes
         consumer._fetch_max_bytes = _FETCH_MAX_BYTES
         return consumer
+
+    async def _fetch_records(self, consumer: Any, *arguments: Any, **more: Any) -> Any:
+        """Fetch, and wait longer for the first record when none has come for some seconds: each empty answer costs
+        both sides as much as a full one."""
+        found = await super()._fetch_records(consumer, *arguments, **more)
+        now = time.monotonic()
+        fetcher = consumer._fetcher
+        if found:
+            self._last_record_s = now
+            fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = _FETCH_MAX_WAIT_MS, consumer._fetch_min_bytes
+        elif now - self._last_record_s > _IDLE_AFTER_S:
+            fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = _IDLE_FETCH_MAX_WAIT_MS, 1
+        return found
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Go back to where each partition's next record is; one of which nothing is committed, to its beginning.
@@ -121,8 +139,9 @@ class WorkerApp(faust.App):
 
     stage: str
     fetch_min_bytes = 1
-    """The broker waits until it has so many for a fetch, 100 ms at the most. The agent's buffer should take what is
-    fetched: where it is full, Faust pauses the partition."""
+    """The broker waits until it has so many for a fetch, 100 ms at the most; for the first record after some seconds
+    without any it does not wait. The agent's buffer should take what is fetched: where it is full, Faust pauses the
+    partition."""
 
     heartbeat: Heartbeat
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -17,7 +18,7 @@ from aiokafka.errors import (
     TopicAlreadyExistsError,
     for_code,
 )
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from midstream import topics
 from midstream.kafka.access import KafkaRefusedError, require_access
@@ -181,7 +182,7 @@ async def committed_offsets(admin: AIOKafkaAdminClient, group: str) -> dict[Topi
         KafkaError: Kafka cannot be asked.
     """
     try:
-        offsets = await admin.list_consumer_group_offsets(group)
+        offsets = await _list_offsets(admin, group, None)
     except GroupCoordinatorNotAvailableError:
         return {}
     return {tp: max(entry.offset, 0) for tp, entry in offsets.items()}
@@ -197,11 +198,35 @@ async def certain_offsets(
     """
     if not partitions:
         return {}
-    found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    found = await _list_offsets(admin, group, list(partitions))
     # aiokafka 0.14 does not look at the error of the answer as a whole, which then holds no partition at all.
     if missing := set(partitions) - found.keys():
         raise GroupCoordinatorNotAvailableError(f"group {group}: nothing is said of {len(missing)} partitions")
     return {tp: found[tp].offset for tp in partitions if found[tp].offset >= 0}
+
+
+_coordinators: WeakKeyDictionary[AIOKafkaAdminClient, dict[str, int]] = WeakKeyDictionary()
+"""By connection and group: the broker that has answered for the group the last time."""
+
+
+async def _list_offsets(
+    admin: AIOKafkaAdminClient, group: str, partitions: list[TopicPartition] | None
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Ask a group's coordinator, and look for that only where the one of the last time has not answered.
+
+    A broker that is no coordinator any more answers with an error that aiokafka 0.14 does not look at, and no
+    partition: then, as after an error, the next call looks for it.
+    """
+    known = _coordinators.setdefault(admin, {})
+    coordinator = known.pop(group, None)
+    if coordinator is None:
+        coordinator = await admin.find_coordinator(group)
+    found: dict[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(
+        group, group_coordinator_id=coordinator, partitions=partitions
+    )
+    if found:
+        known[group] = coordinator
+    return found
 
 
 async def add_partitions(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:

@@ -63,7 +63,12 @@ class Kafka:
         ids = [f"{sign('validate', number)}-{UUID}" for number in self.members]
         return [SimpleNamespace(groups=[(0, groups[0], "Stable", "", "", [(id_,) for id_ in ids])])]
 
-    async def list_consumer_group_offsets(self, group: str, partitions: Any = None) -> dict[TopicPartition, Any]:
+    async def find_coordinator(self, group: str) -> int:
+        return 1
+
+    async def list_consumer_group_offsets(
+        self, group: str, *, group_coordinator_id: int, partitions: Any
+    ) -> dict[TopicPartition, Any]:
         asked = partitions or [TopicPartition(topics.VALID.name, number) for number in self.stored]
         return {tp: OffsetAndMetadata(self.stored.get(tp.partition, -1), "") for tp in asked}
 

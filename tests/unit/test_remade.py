@@ -46,7 +46,10 @@ class Kafka:
     async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
         return [{"topic": name, "partitions": [{"partition": 0}]} for name in names]
 
-    async def list_consumer_group_offsets(self, group: str, partitions: Any = None) -> Any:
+    async def find_coordinator(self, group: str) -> int:
+        return 1
+
+    async def list_consumer_group_offsets(self, group: str, *, group_coordinator_id: int, partitions: Any) -> Any:
         Kafka.looks += 1
         Kafka.last = next(Kafka.committed, Kafka.last)
         if isinstance(Kafka.last, Exception):

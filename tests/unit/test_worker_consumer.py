@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.transport.drivers import aiokafka as driver
 
+from processors import worker
 from processors.worker import _ConsumerThread
 
 
@@ -62,3 +64,32 @@ def test_the_number_of_partitions_is_that_of_the_metadata(monkeypatch: pytest.Mo
     thread = make_thread(Consumer({}), monkeypatch)
     assert thread.topic_partitions("known") == 3
     assert thread.topic_partitions("unknown") is None
+
+
+async def test_a_fetch_waits_longer_for_the_first_record_after_some_seconds_without_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[dict[str, list[int]]] = []
+
+    async def fetch_records(*_: Any, **__: Any) -> dict[str, list[int]]:
+        return answers.pop(0)
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch_records)
+    now = 1_000.0
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now))
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace(), _fetch_min_bytes=64)
+    thread = object.__new__(_ConsumerThread)
+
+    async def fetch(found: dict[str, list[int]]) -> tuple[int, int]:
+        answers.append(found)
+        assert await thread._fetch_records(consumer, set(), timeout=1.0, max_records=5) == found
+        return consumer._fetcher._fetch_max_wait_ms, consumer._fetcher._fetch_min_bytes
+
+    busy, idle = (100, 64), (500, 1)
+    assert await fetch({}) == idle
+    assert await fetch({"t": [1]}) == busy
+    now += 2.0
+    assert await fetch({}) == busy
+    now += 2.0
+    assert await fetch({}) == idle
+    assert await fetch({"t": [2]}) == busy

@@ -88,7 +88,12 @@ class Admin:
     async def close(self) -> None:
         pass
 
-    async def list_consumer_group_offsets(self, group: str, partitions: list[TopicPartition]) -> dict[Any, Any]:
+    async def find_coordinator(self, group: str) -> int:
+        return 1
+
+    async def list_consumer_group_offsets(
+        self, group: str, *, group_coordinator_id: int, partitions: list[TopicPartition]
+    ) -> dict[Any, Any]:
         assert group == topics.GROUP_DIMENSIONS
         if self._kafka.coordinator_failures:
             self._kafka.coordinator_failures -= 1
