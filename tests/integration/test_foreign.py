@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from midstream.records import encode_record
-from midstream.settings import Settings
 from midstream.topics import DEAD, DIMENSIONS, MAX_MESSAGE_BYTES, RAW, RECEIPT_HEADER, VALID
 from tests.integration.outside import Outside, Record, Row, make_body, make_event, now_ms, processes_of, produce, unique
+from tests.support.pipeline import PARTITIONS
 from tests.support.waiting import wait_until
 
-PARTITIONS = range(Settings().partitions)
+EACH_PARTITION = range(PARTITIONS)
 
 # What a collector would write, and what no table could take.
 RECEIPT: Row = {
@@ -127,7 +127,7 @@ UNREADABLE = {
 
 def test_an_unreadable_batch_is_a_reject_whole(outside: Outside) -> None:
     """In every partition, each between two readable ones."""
-    values = [(name, value, partition) for name, value in UNREADABLE.items() for partition in PARTITIONS]
+    values = [(name, value, partition) for name, value in UNREADABLE.items() for partition in EACH_PARTITION]
     records = [
         Record(record, partition=partition)
         for _, value, partition in values
@@ -192,7 +192,7 @@ def test_garbage_between_our_own_stages_is_parked(outside: Outside, topic: str) 
     """In every partition, with good records before and after it (the fixture sends the latter)."""
     outside.settle([outside.send([make_event(), {"eid": "NOBODY"}])])
     # Values must differ: the rows of one value are inserted once.
-    values = {(name, partition): value for name, value in BLOCKS.items() for partition in PARTITIONS}
+    values = {(name, partition): value for name, value in BLOCKS.items() for partition in EACH_PARTITION}
     places = produce(
         outside.pipeline, topic, [Record(value, partition=partition) for (_, partition), value in values.items()]
     )
@@ -205,7 +205,7 @@ def test_garbage_between_our_own_stages_is_parked(outside: Outside, topic: str) 
 def test_garbage_among_dimensions_is_passed_over(outside: Outside) -> None:
     user = unique("u")
     good = json.dumps({"id": user, "attributes": {"n": 1}}).encode()
-    records = [Record(value, unique("k").encode(), partition=n) for value in BLOCKS.values() for n in PARTITIONS]
+    records = [Record(value, unique("k").encode(), partition=n) for value in BLOCKS.values() for n in EACH_PARTITION]
     produce(outside.pipeline, DIMENSIONS.name, [*records, Record(None, b"user/gone")])
     assert outside.operate("POST", "/v1/dimensions/user", good).json()["accepted"] == 1
     sql = "SELECT count() FROM dimensions WHERE id = {id:String}"

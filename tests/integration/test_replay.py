@@ -25,7 +25,7 @@ from tests.integration.outside import (
     stop_process,
     unique,
 )
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import PARTITIONS, Pipeline
 from tests.support.waiting import wait_until
 
 BATCHES = 60
@@ -82,7 +82,7 @@ def set_back(pipeline: Pipeline, group: str, names: Sequence[str]) -> None:
         consumer = AIOKafkaConsumer(bootstrap_servers=pipeline.kafka_servers, group_id=group, enable_auto_commit=False)
         await consumer.start()
         try:
-            places = [TopicPartition(name, partition) for name in names for partition in range(settings.partitions)]
+            places = [TopicPartition(name, partition) for name in names for partition in range(PARTITIONS)]
             consumer.assign(places)
             await consumer.commit(dict.fromkeys(places, 0))
         finally:

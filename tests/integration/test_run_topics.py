@@ -12,7 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from midstream import topics
 from midstream.kafka.admin import TopicsError, ensure_topics
 from midstream.settings import Settings
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import PARTITIONS, Pipeline
 from tests.support.ports import free_ports
 
 _CHANGED_S = 20.0
@@ -47,7 +47,7 @@ async def settings_once(admin: AIOKafkaAdminClient, topic: str, wanted: dict[str
 async def test_every_topic_is_there_as_declared(pipeline: Pipeline, admin: AIOKafkaAdminClient) -> None:
     described = {entry["topic"]: entry for entry in await admin.describe_topics()}
     for topic in topics.ALL:
-        assert len(described[topic.name]["partitions"]) == Settings().partitions
+        assert len(described[topic.name]["partitions"]) == PARTITIONS
         found = await settings_on(admin, topic.name)
         assert topic.broker_config().items() <= found.items()
 
@@ -65,10 +65,9 @@ async def test_a_changed_setting_is_put_right_and_one_of_the_operator_is_kept(
 
 
 async def test_the_number_of_partitions_is_never_changed(pipeline: Pipeline, admin: AIOKafkaAdminClient) -> None:
-    before = Settings().partitions
-    await ensure_topics(settings_of(pipeline, partitions=before + 3))
+    await ensure_topics(settings_of(pipeline, partitions=PARTITIONS + 3))
     described = {entry["topic"]: len(entry["partitions"]) for entry in await admin.describe_topics()}
-    assert all(described[topic.name] == before for topic in topics.ALL)
+    assert all(described[topic.name] == PARTITIONS for topic in topics.ALL)
 
 
 async def test_no_kafka_is_an_error_within_the_time_limit() -> None:

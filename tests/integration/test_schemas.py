@@ -19,6 +19,7 @@ from midstream.records import head_of, schema_text, topics_with_schemas
 from midstream.settings import Settings
 from midstream.topics import Topic
 from tests.integration.outside import Outside, Record, make_event, now_ms, produce, unique
+from tests.support.pipeline import PARTITIONS
 from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 from tests.unit.store.rows import valid_row
@@ -49,7 +50,7 @@ def block(mid: str) -> dict[str, Any]:
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_batch(rows)
     arrow = sink.getvalue().to_pybytes()
-    return {"rows": 1, "partitions": Settings().partitions, "oldest_received_at_ms": now_ms(), "arrow": arrow}
+    return {"rows": 1, "partitions": PARTITIONS, "oldest_received_at_ms": now_ms(), "arrow": arrow}
 
 
 def announce(outside: Outside, topic: str, head: bytes, text: bytes) -> None:

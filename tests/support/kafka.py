@@ -14,6 +14,7 @@ from deploy.local.home import open_home
 from deploy.local.waiting import Flag, Waiter
 from midstream.kafka.admin import ensure_topics
 from midstream.settings import Settings
+from tests.support.pipeline import PARTITIONS
 from tests.support.ports import port_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,8 @@ class Broker:
 
     def __init__(self, home: Path, **settings: object) -> None:
         ports: dict[str, object] = {**port_settings()}
-        self.settings = Settings.model_validate({"home": home, "kafka": "", "registry": "", **ports, **settings})
+        given: dict[str, object] = {"home": home, "kafka": "", "registry": "", "partitions": PARTITIONS}
+        self.settings = Settings.model_validate({**given, **ports, **settings})
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:

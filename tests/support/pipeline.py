@@ -22,6 +22,9 @@ from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
+PARTITIONS = 2
+"""Of each topic, unless a test says otherwise: what holds for one is easy."""
+
 START_TIMEOUT_S = 100.0
 STOP_TIMEOUT_S = 60.0
 
@@ -29,8 +32,8 @@ STOP_TIMEOUT_S = 60.0
 class Pipeline:
     """Kafka, ClickHouse engine, validate, store, devices, jobs and web, as `make run` starts them.
 
-    Settings are given by their names (``seal_interval_ms=50``); ports are free ones unless given, and topics have two
-    partitions, as what holds for one is easy. As a context
+    Settings are given by their names (``seal_interval_ms=50``); ports are free ones unless given, and topics have
+    :data:`PARTITIONS`. As a context
     manager it is started on entry and stopped on exit; the home and the ports stay the same from start to start.
     ``clock`` is what its Python processes take for the time, the real one unless given; ``root`` is the checkout that
     they run, this one unless given.
@@ -39,7 +42,7 @@ class Pipeline:
     def __init__(self, home: Path, *, clock: Clock | None = None, root: Path = ROOT, **settings: object) -> None:
         self.root = root
         self.home = Home(Path(os.path.realpath(home)))
-        self.settings: dict[str, object] = {**port_settings(), "home": home, "partitions": 2, **settings}
+        self.settings: dict[str, object] = {**port_settings(), "home": home, "partitions": PARTITIONS, **settings}
         # Only what the test says: settings of the one who runs the tests don't count.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MIDSTREAM_")}
         ours = {f"MIDSTREAM_{name.upper()}": str(value) for name, value in self.settings.items()}
