@@ -21,6 +21,8 @@ from tests.support.waiting import wait_until
 CHANNELS = ("north", "south")
 CLOSE_S = 60.0
 """Longest that a start may take to close the days before it."""
+MARKS_S = 20.0
+"""How much later collectors' marks may be shown: they are written every ten seconds."""
 
 _HOURS = (time(0, 0, 5), time(9, 30), time(10, 30), time(23, 58))
 """Moments of each day at which batches come: its first and last hour too."""
@@ -121,8 +123,15 @@ def midnight_after(day: date) -> datetime:
 
 
 def wait_closed(outside: Outside, day: date) -> None:
-    """Wait until a day is closed."""
-    wait_until(f"{day} is closed", lambda: complete_until(outside) >= midnight_after(day), CLOSE_S, 0.25)
+    """Wait until a day is closed, as the api sees it: marks of collectors are shown some seconds later."""
+    sql = "SELECT count() FROM collectors WHERE open AND low < {end:DateTime64(3)}"
+    end = midnight_after(day)
+    wait_until(
+        f"{day} is closed",
+        lambda: complete_until(outside) >= end and not outside.value(sql, end=end),
+        CLOSE_S + MARKS_S,
+        0.25,
+    )
 
 
 class _Maker:

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import chain
@@ -156,12 +157,16 @@ def test_registrations_at_once_in_all_processes_lose_nothing(outside: Outside) -
         for did in dids:
             assert set(threads.map(partial(register, did), said)) == {200}
     expected = {name: value for one in said for name, value in one.items()}
-    sql = "SELECT attributes FROM dimensions WHERE type = 'device' AND id IN {ids:Array(String)}"
-    wait_until(
-        "ClickHouse has all of it",
-        lambda: [json.loads(row["attributes"]) for row in outside.rows(sql, ids=dids)] == [expected] * len(dids),
-        60,
-    )
+    sql = "SELECT id, attributes FROM dimensions WHERE type = 'device' AND id IN {ids:Array(String)}"
+    stored: dict[str, Row] = {}
+
+    def has_all() -> bool:
+        stored.update({row["id"]: json.loads(row["attributes"]) for row in outside.rows(sql, ids=dids)})
+        return stored == dict.fromkeys(dids, expected)
+
+    with suppress(AssertionError):
+        wait_until("ClickHouse has all of it", has_all, 60)
+    assert stored == dict.fromkeys(dids, expected)  # says what it has not
 
 
 def test_a_miss_passes_and_is_flagged(people: People) -> None:

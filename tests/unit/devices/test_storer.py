@@ -37,7 +37,7 @@ class Tables:
         self,
         table: str,
         columns: Sequence[str],
-        body: bytes,
+        body: Sequence[bytes | memoryview],
         token: str,
         *,
         tries: int,
@@ -46,7 +46,7 @@ class Tables:
         before_try(0)
         if self.is_away:
             raise ClickHouseError("away", AWAY)
-        rows = pa.ipc.open_stream(body).read_all().to_pylist()
+        rows = pa.ipc.open_stream(b"".join(body)).read_all().to_pylist()
         assert list(rows[0]) == list(columns)
         if any(b"refused" in row.get("value", b"") for row in rows):
             raise ClickHouseError("no such value", BAD_DATA)
