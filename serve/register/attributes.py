@@ -32,7 +32,7 @@ NO_ROW = Row({}, -1)
 
 
 class Published(NamedTuple):
-    """A row that this process published, and that ClickHouse has not been seen to have."""
+    """A row that this process published, and that may yet be followed by one that does not know of it."""
 
     before: Attributes
     """What it was made upon."""
@@ -41,6 +41,8 @@ class Published(NamedTuple):
     row: Row
     at_s: float
     """When it was published, by ``time.monotonic()``."""
+    seen_s: float | None = None
+    """When ClickHouse was first seen to have it, or a later one that lacks nothing of it."""
 
     @property
     def size_bytes(self) -> int:

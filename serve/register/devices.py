@@ -2,15 +2,16 @@
 
 A registration is done when Kafka has acknowledged the row, or when it says nothing new. What is known is ClickHouse's
 row, read anew each time, and the rows that this process has published and that are not there yet: the memory of those
-is bounded, and each leaves it when ClickHouse has it. Without ClickHouse nothing is registered: what is not known would
-be lost.
+is bounded, and each leaves it when ClickHouse has had it for a while. Without ClickHouse nothing is registered: what is
+not known would be lost.
 
 Registrations of one device in one process follow each other. Two processes, of one machine or of several, may each
 publish a row without knowing of the other's, within the moment that ClickHouse is behind Kafka; the row of the higher
 version then lacks what the other said. The process that published the other one sees it there some seconds later, and
-puts back what is lacking. Where both say another value of one attribute either may stay. What is lacking stays away
-only when that process ends before it looked, or has published more rows since that ClickHouse does
-not have than :data:`MAX_PUBLISHED` and :data:`MAX_PUBLISHED_BYTES` allow.
+puts back what is lacking. Once its own row is there it goes on looking for as long as that took: so far behind may
+another's be. Where both say another value of one attribute either may stay. What is lacking stays away only when that
+process ends before it looked, or has published more rows since that ClickHouse does not have than
+:data:`MAX_PUBLISHED` and :data:`MAX_PUBLISHED_BYTES` allow.
 """
 
 from __future__ import annotations
@@ -144,8 +145,6 @@ class DeviceRegister:
             attributes = base.row.attributes | given
             overdue = not base.seen and published is not None and time.monotonic() - published.at_s > REPEAT_AFTER_S
             if not self._must_write(base, attributes) and not overdue:
-                if base.seen:
-                    self._forget(did)
                 return False
             row = await self._publish(did, base.row, attributes)
             DEVICE_ATTRIBUTES_RESTORED.inc(len(base.lost))
@@ -184,10 +183,14 @@ class DeviceRegister:
             base = base_of(row, published)
             if base.lost:
                 await self._put_back(did)
-            elif base.seen:
+                continue
+            now = time.monotonic()
+            if base.seen and published.seen_s is None:
+                self._published[did] = published._replace(seen_s=now)
+            elif base.seen and _has_settled(published, now):
                 self._forget(did)
-            else:
-                self._published.move_to_end(did)  # others come first
+                continue
+            self._published.move_to_end(did)  # others come first
 
     async def _put_back(self, did: str) -> None:
         try:
@@ -229,3 +232,9 @@ class DeviceRegister:
             yield
         finally:
             lock.release()
+
+
+def _has_settled(published: Published, now: float) -> bool:
+    """Tell whether a row that was read before this one was seen must have been seen by now too."""
+    seen_s = now if published.seen_s is None else published.seen_s
+    return now - seen_s >= max(_LOOK_AFTER_S, seen_s - published.at_s)
