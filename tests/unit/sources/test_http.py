@@ -9,6 +9,7 @@ import json
 import logging
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -541,6 +542,9 @@ def test_a_read_that_is_left_half_way_closes_its_connection(opened: Open, format
                     request.wfile.write(b'{"id":"a"}\n' * 1000)
         closed.append(True)
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()  # what other tests left open
     closed: list[bool] = []
     source, _ = opened(answer, f'format = "{format_}"\npaging = {{style = "page", parameter = "page"}}')
     reading = source.read()
