@@ -114,7 +114,7 @@ DEVICE_LOOKUPS_WAITING = Gauge(
 )
 DEVICE_ROWS_UNSEEN = Gauge(
     "midstream_device_rows_unseen",
-    "Rows of devices that registered, remembered until ClickHouse has them.",
+    "Rows of devices that registered, remembered until ClickHouse has had them for some seconds.",
     multiprocess_mode="livesum",
 )
 DEVICE_ATTRIBUTES_RESTORED = Counter(
@@ -177,7 +177,7 @@ SEALED_BLOCKS = Counter("midstream_sealed_blocks", "Blocks sealed, by topic.", [
 SEALED_ROWS = Histogram(
     "midstream_sealed_block_rows",
     "Rows of a sealed block.",
-    buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000),
+    buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 20000),
 )
 VALIDATE_BUFFER_BYTES = Gauge("midstream_validate_buffer_bytes", "Bytes of event text in blocks not sealed yet.")
 

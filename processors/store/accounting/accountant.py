@@ -35,8 +35,9 @@ _INTERVAL_S = 1.0
 _IDLE_INTERVAL_S = 10.0
 _ACTIVE_S = 8.0  # after the last change: until the marks of that time have come, and been published
 _RECONCILE_S = 10.0
-_RECONCILE_MOST_S = 60.0
-_RECONCILE_SHARE = 100  # looking takes a hundredth of the time at the most, but is never put off for longer than that
+_RECONCILE_OFTEN_S = 60.0
+_RECONCILE_SHARE = 100  # looking takes a hundredth of the time
+_RECONCILE_MOST_SHARE = 40  # and up to a fortieth, where it would come less than once a minute
 _RECHECK_S = 600.0
 _DAY_S = 24 * 3600
 
@@ -201,8 +202,7 @@ class Accountant:
             except ClickHouseError as error:
                 log.warning("accounting.not_read", error=str(error)[:300])
                 settled = None  # it may be past losses that are not written: the next turn begins where all are
-            took = time.monotonic() - began
-            await asyncio.sleep(min(max(_RECONCILE_S, took * _RECONCILE_SHARE), _RECONCILE_MOST_S))
+            await asyncio.sleep(pause_s(time.monotonic() - began))
 
     def _begin_settled(self) -> Settled:
         reached_s = self._ledger.watermark(SETTLED) // 1000
@@ -231,6 +231,12 @@ class Accountant:
             self._ledger.write_watermark(SETTLED, settled.since_s * 1000)
         IN_FLIGHT_EVENTS.set(settled.in_flight)
         UNACCOUNTED_EVENTS.set(settled.wrong + self._ledger.lost())
+
+
+def pause_s(took_s: float) -> float:
+    """Return how long to wait after a look at the open minutes that took so long."""
+    longest_s = max(_RECONCILE_OFTEN_S, took_s * _RECONCILE_MOST_SHARE)
+    return max(_RECONCILE_S, min(took_s * _RECONCILE_SHARE, longest_s))
 
 
 def _differs(before: Published | None, now: Published) -> bool:

@@ -265,3 +265,13 @@ async def test_a_loss_is_kept_whatever_fails_meanwhile(monkeypatch: pytest.Monke
     assert ledger.losses == {FailingLedger.AT_S: 7}
     assert ledger.settled_ms == (FailingLedger.AT_S + 300) * 1000
     assert UNACCOUNTED_EVENTS._value.get() == 7
+
+
+@pytest.mark.parametrize(
+    ("took_s", "waits_s"),
+    [(0.0, 10), (0.05, 10), (0.25, 25), (0.6, 60), (1.2, 60), (1.5, 60), (2.0, 80), (60.0, 2_400)],
+)
+def test_a_look_that_takes_long_is_rare_but_once_a_minute_while_that_is_a_fortieth(
+    took_s: float, waits_s: float
+) -> None:
+    assert accountant.pause_s(took_s) == pytest.approx(waits_s)
